@@ -1,0 +1,251 @@
+"""What a checkpoint's JSON files say, validated once.
+
+`config.json` holds the architecture; `preprocessor_config.json` how media are cut and sampled;
+`generation_config.json` the sampling defaults. Keys that we don't use are the checkpoint's own
+business and are left alone; a key that we need and can't use is an error that names it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A Llama-shaped decoder with grouped-query attention."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    tie_word_embeddings: bool = False
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """SigLIP with a square table of position embeddings, and the resampler behind it."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    patch_size: int
+    image_size: int
+    layer_norm_eps: float = 1e-6
+    num_channels: int = 3
+    # From the top level of config.json:
+    query_num: int = 64
+    output_dim: int = 0
+    drop_last_layer: bool = False
+
+    @property
+    def positions_per_side(self) -> int:
+        """Side of the position table: 70 for 980 px and patches of 14."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The encoder half of Whisper, average pooling by 2, a linear projection."""
+
+    n_mels: int
+    n_ctx: int
+    n_state: int
+    n_head: int
+    n_layer: int
+    output_dim: int
+    avg_pool: bool = True
+    add_audio_bos_eos_token: bool = True
+
+
+@dataclass(frozen=True)
+class ImageProcessorConfig:
+    """How pictures are cut into slices (MODEL facts: MiniCPM-V's slicing)."""
+
+    max_slice_nums: int = 9
+    scale_resolution: int = 448
+    patch_size: int = 14
+
+
+@dataclass(frozen=True)
+class AudioProcessorConfig:
+    """Whisper-large-v3's log-mel front end; `chunk_seconds` is the longest span."""
+
+    sampling_rate: int = 16000
+    n_fft: int = 400
+    hop_length: int = 160
+    n_mels: int = 128
+    chunk_seconds: int = 30
+
+    @property
+    def chunk_samples(self) -> int:
+        return self.chunk_seconds * self.sampling_rate
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """Sampling used where a request is silent (`generation_config.json`)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    eos_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    decoder: DecoderConfig
+    vision: VisionConfig
+    audio: AudioConfig
+    image_processor: ImageProcessorConfig = field(default_factory=ImageProcessorConfig)
+    audio_processor: AudioProcessorConfig = field(default_factory=AudioProcessorConfig)
+    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> ModelConfig:
+        """Reads a checkpoint directory. Raises CheckpointError naming the file and the key."""
+        root = Path(path)
+        if not root.is_dir():
+            raise CheckpointError(f"checkpoint {root}: no such directory")
+        config = _read_json(root / "config.json")
+        if config is None:
+            raise CheckpointError(f"checkpoint {root}: config.json is missing")
+        preprocessor = _read_json(root / "preprocessor_config.json") or {}
+        generation = _read_json(root / "generation_config.json") or {}
+        try:
+            return cls.from_dicts(config, preprocessor, generation)
+        except CheckpointError as error:
+            raise CheckpointError(f"checkpoint {root}: {error}") from None
+
+    @classmethod
+    def from_dicts(
+        cls,
+        config: dict[str, Any],
+        preprocessor: dict[str, Any] | None = None,
+        generation: dict[str, Any] | None = None,
+    ) -> ModelConfig:
+        preprocessor = preprocessor or {}
+        decoder = _pick(DecoderConfig, config, "config.json")
+        vision_keys = dict(_section(config, "vision_config"))
+        vision_keys["output_dim"] = decoder.hidden_size
+        vision_keys["query_num"] = config.get("query_num", 64)
+        vision_keys["drop_last_layer"] = config.get("drop_vision_last_layer", False)
+        vision = _pick(VisionConfig, vision_keys, "config.json: vision_config")
+        audio = _pick(AudioConfig, _section(config, "audio_config"), "config.json: audio_config")
+        image_keys = {"patch_size": vision.patch_size, **preprocessor, **preprocessor.get("image_processor", {})}
+        audio_keys = {"n_mels": audio.n_mels, **preprocessor.get("audio_processor", {})}
+        result = cls(
+            decoder=decoder,
+            vision=vision,
+            audio=audio,
+            image_processor=_pick(ImageProcessorConfig, image_keys, "preprocessor_config.json"),
+            audio_processor=_pick(AudioProcessorConfig, audio_keys, "preprocessor_config.json"),
+            generation=_generation_defaults(config, generation or {}),
+        )
+        result._validate()
+        return result
+
+    def _validate(self) -> None:
+        d, v, a = self.decoder, self.vision, self.audio
+        checks = [
+            (d.hidden_size % d.num_attention_heads == 0, "hidden_size must be a multiple of num_attention_heads"),
+            (d.head_size % 2 == 0, "the decoder's head size must be even (rotary embedding)"),
+            (
+                d.num_attention_heads % d.num_key_value_heads == 0,
+                "num_attention_heads must be a multiple of num_key_value_heads",
+            ),
+            (d.hidden_size % 128 == 0, "hidden_size must be a multiple of 128 (the resampler's head size)"),
+            (
+                v.hidden_size % v.num_attention_heads == 0,
+                "vision_config.hidden_size must be a multiple of its num_attention_heads",
+            ),
+            (v.image_size >= v.patch_size, "vision_config.image_size must be at least its patch_size"),
+            (v.num_channels == 3, "vision_config.num_channels must be 3"),
+            (
+                v.num_hidden_layers > int(v.drop_last_layer),
+                "vision_config.num_hidden_layers leaves no layer after drop_vision_last_layer",
+            ),
+            (a.n_state % a.n_head == 0, "audio_config.n_state must be a multiple of its n_head"),
+            (
+                a.output_dim == d.hidden_size,
+                f"audio_config.output_dim is {a.output_dim}, but hidden_size is {d.hidden_size}",
+            ),
+            (
+                self.audio_processor.n_mels == a.n_mels,
+                "preprocessor_config.json: n_mels differs from audio_config.n_mels",
+            ),
+            (
+                self.audio_processor.chunk_samples <= 2 * a.n_ctx * self.audio_processor.hop_length,
+                "chunk_seconds of audio is longer than audio_config.n_ctx positions",
+            ),
+        ]
+        for ok, message in checks:
+            if not ok:
+                raise CheckpointError(message)
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    if not file.exists():
+        return None
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: expected a JSON object")
+    return value
+
+
+def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"config.json: {key} is missing or not an object")
+    return value
+
+
+def _pick(cls: type[Any], values: dict[str, Any], where: str) -> Any:
+    """Builds `cls` from the keys of `values` that it has, checking types and signs."""
+    kinds = {"int": int, "float": (int, float), "bool": bool}
+    taken: dict[str, Any] = {}
+    for item in fields(cls):
+        if values.get(item.name) is None:
+            continue
+        value, kind = values[item.name], str(item.type)
+        if not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool)):  # type: ignore[arg-type]
+            raise CheckpointError(f"{where}: {item.name} must be of type {kind}, got {value!r}")
+        if kind != "bool" and value <= 0:
+            raise CheckpointError(f"{where}: {item.name} must be positive, got {value!r}")
+        taken[item.name] = float(value) if kind == "float" else value
+    try:
+        return cls(**taken)
+    except TypeError as error:
+        raise CheckpointError(f"{where}: {str(error).split('()', 1)[-1].strip()}") from None
+
+
+def _generation_defaults(config: dict[str, Any], generation: dict[str, Any]) -> GenerationDefaults:
+    eos = generation.get("eos_token_id", config.get("eos_token_id"))
+    ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    sampled = bool(generation.get("do_sample", True))
+    base = GenerationDefaults()
+    return GenerationDefaults(
+        temperature=float(generation.get("temperature", base.temperature)) if sampled else 0.0,
+        top_p=float(generation.get("top_p", base.top_p)),
+        top_k=int(generation.get("top_k", base.top_k)),
+        repetition_penalty=float(generation.get("repetition_penalty", base.repetition_penalty)),
+        eos_token_ids=tuple(int(i) for i in ids),
+    )

@@ -1,0 +1,173 @@
+"""The one door to attention kernels: torch anywhere, flash-attn on CUDA.
+
+Two operations serve the whole model:
+
+- `varlen`: full (bidirectional) attention over packed sequences, for the encoders.
+- `paged`: causal attention of new tokens over a paged KV cache, for the decoder; prefill chunks
+  and decode tokens of many sequences in one call.
+
+`TorchAttention` is the slow reference; `FlashAttention` must match it. Only `FlashAttention`
+imports flash-attn, and only when it is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from ..errors import MegrezError
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Sequences laid end to end in one tensor [T, ...]. `lengths` sum to T."""
+
+    lengths: tuple[int, ...]
+
+    def cumulative(self, device: torch.device) -> torch.Tensor:
+        """int32 [sequences + 1], beginning with 0."""
+        ends = torch.tensor((0, *self.lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32)
+        return ends.to(device)
+
+
+@dataclass(frozen=True)
+class PagedBatch:
+    """Where the tokens of one decoder step stand.
+
+    Sequence i contributes `query_lens[i]` new tokens, packed in order, and has `context_lens[i]`
+    tokens in the cache once they are written. `block_tables` is int32 [sequences, max blocks],
+    `slot_mapping` int64 [T]: block * block_size + offset for each new token.
+    """
+
+    query_lens: tuple[int, ...]
+    context_lens: tuple[int, ...]
+    block_tables: torch.Tensor
+    slot_mapping: torch.Tensor
+
+
+class Attention(Protocol):
+    block_size_multiple: int
+    """The cache's block size must be a multiple of this."""
+
+    def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """q, k, v: [T, heads, head size] -> [T, heads, head size]."""
+
+    def paged(
+        self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch
+    ) -> torch.Tensor:
+        """q: [T, heads, head size]; caches: [blocks, block size, KV heads, head size] -> like q."""
+
+
+def write_cache(
+    k: torch.Tensor, v: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, slot_mapping: torch.Tensor
+) -> None:
+    """Stores new keys and values, [T, KV heads, head size], into their slots."""
+    k_cache.view(-1, *k_cache.shape[2:]).index_copy_(0, slot_mapping, k)
+    v_cache.view(-1, *v_cache.shape[2:]).index_copy_(0, slot_mapping, v)
+
+
+class TorchAttention:
+    """scaled_dot_product_attention, one call a sequence (encoders: one a run of equal lengths)."""
+
+    block_size_multiple = 1
+
+    def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
+        outs, start, i = [], 0, 0
+        lengths = packing.lengths
+        while i < len(lengths):
+            run = 1  # neighbours of one length become one batch
+            while i + run < len(lengths) and lengths[i + run] == lengths[i]:
+                run += 1
+            stop = start + run * lengths[i]
+            # [run * L, H, d] -> [run, H, L, d]
+            a, b, c = (x[start:stop].unflatten(0, (run, lengths[i])).transpose(1, 2) for x in (q, k, v))
+            outs.append(F.scaled_dot_product_attention(a, b, c).transpose(1, 2).flatten(0, 1))
+            start, i = stop, i + run
+        return torch.cat(outs)
+
+    def paged(
+        self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch
+    ) -> torch.Tensor:
+        block_size, outs, start = k_cache.shape[1], [], 0
+        for i, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
+            blocks = batch.block_tables[i, : -(-context // block_size)].long()
+            # [blocks, block size, KV heads, d] -> [1, KV heads, context, d]
+            k = k_cache[blocks].flatten(0, 1)[:context].transpose(0, 1)[None]
+            v = v_cache[blocks].flatten(0, 1)[:context].transpose(0, 1)[None]
+            query = q[start : start + n].transpose(0, 1)[None]
+            mask = None
+            if 1 < n < context:  # token j of the chunk sees the first context - n + j + 1 tokens
+                mask = torch.ones(n, context, dtype=torch.bool, device=q.device).tril(context - n)
+            out = F.scaled_dot_product_attention(
+                query, k, v, attn_mask=mask, is_causal=1 < n == context, enable_gqa=True
+            )
+            outs.append(out[0].transpose(0, 1))
+            start += n
+        return torch.cat(outs)
+
+
+class FlashAttention:
+    """flash-attn 2.8: `flash_attn_varlen_func` for packed and paged prefill,
+    `flash_attn_with_kvcache` when each sequence adds one token. Half precision on CUDA only."""
+
+    block_size_multiple = 256  # flash-attn 2's paged kernels take pages of k * 256 tokens
+
+    def __init__(self) -> None:
+        try:
+            self._lib: Any = import_module("flash_attn")
+        except ImportError as error:
+            raise MegrezError("attention 'flash' needs flash-attn: pip install 'megrez-serve[gpu]'") from error
+
+    def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
+        ends, longest = packing.cumulative(q.device), max(packing.lengths)
+        out: torch.Tensor = self._lib.flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, causal=False)
+        return out
+
+    def paged(
+        self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch
+    ) -> torch.Tensor:
+        out: torch.Tensor
+        if max(batch.query_lens) == 1:
+            lens = torch.tensor(batch.context_lens, dtype=torch.int32, device=q.device)
+            out = self._lib.flash_attn_with_kvcache(
+                q[:, None], k_cache, v_cache, cache_seqlens=lens, block_table=batch.block_tables, causal=True
+            )
+            return out[:, 0]
+        out = self._lib.flash_attn_varlen_func(
+            q,
+            k_cache,
+            v_cache,
+            Packing(batch.query_lens).cumulative(q.device),
+            Packing(batch.context_lens).cumulative(q.device),
+            max(batch.query_lens),
+            max(batch.context_lens),
+            causal=True,
+            block_table=batch.block_tables,
+        )
+        return out
+
+
+def make_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
+    """`name`: 'torch', 'flash', or 'auto' (flash on CUDA in half precision, else torch)."""
+    half = dtype in (torch.float16, torch.bfloat16)
+    if name == "auto":
+        name = "flash" if device.type == "cuda" and half and _installed("flash_attn") else "torch"
+    if name == "torch":
+        return TorchAttention()
+    if name == "flash":
+        if not half:
+            raise MegrezError(f"attention 'flash' computes in bfloat16, not {dtype}; set dtype: bfloat16")
+        return FlashAttention()
+    raise MegrezError(f"attention {name!r} is unknown; choose auto, torch or flash")
+
+
+def _installed(module: str) -> bool:
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    return True

@@ -1,0 +1,149 @@
+"""The language stage's network: a Llama decoder with grouped-query attention over a paged KV cache.
+
+Tokens of many sequences are packed into one tensor [T, D]; `PagedBatch` says whose they are.
+Module names are the released tensor names below `llm.`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..config import DecoderConfig
+from .attention import Attention, PagedBatch, write_cache
+
+KVCache = torch.Tensor
+"""[layers, 2 (keys, values), blocks, block size, KV heads, head size]"""
+
+
+def rope_tables(config: DecoderConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of every position, float32 [positions, head size] (Su et al., RoFormer, 2021)."""
+    half = config.head_size // 2
+    frequencies = 1.0 / config.rope_theta ** (torch.arange(half, dtype=torch.float32) / half)
+    angles = torch.arange(config.max_position_embeddings, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x: [T, heads, head size]; cos, sin: [T, 1, head size]. Llama's pairing: i with i + half."""
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-b, a], dim=-1) * sin
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.empty(dim)), eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scaled = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * scaled.to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+        super().__init__()
+        d, size = config.hidden_size, config.head_size
+        self.size, self.attention = size, attention
+        self.q_proj = nn.Linear(d, config.num_attention_heads * size, bias=False)
+        self.k_proj = nn.Linear(d, config.num_key_value_heads * size, bias=False)
+        self.v_proj = nn.Linear(d, config.num_key_value_heads * size, bias=False)
+        self.o_proj = nn.Linear(config.num_attention_heads * size, d, bias=False)
+
+    def forward(
+        self, x: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: PagedBatch
+    ) -> torch.Tensor:
+        q, k, v = (p(x).unflatten(-1, (-1, self.size)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate(q, *rope), rotate(k, *rope)
+        write_cache(k, v, cache[0], cache[1], batch.slot_mapping)
+        out: torch.Tensor = self.o_proj(self.attention.paged(q, cache[0], cache[1], batch).flatten(-2))
+        return out
+
+
+class MLP(nn.Module):
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        d, hidden = config.hidden_size, config.intermediate_size
+        self.gate_proj, self.up_proj = nn.Linear(d, hidden, bias=False), nn.Linear(d, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, d, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Layer(nn.Module):
+    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = SelfAttention(config, attention)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: PagedBatch
+    ) -> torch.Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rope, cache, batch)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Llama(nn.Module):
+    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class DecoderModel(nn.Module):
+    prefix = "llm."
+
+    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+        super().__init__()
+        self.config, self.attention = config, attention
+        self.model = Llama(config, attention)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self._rope: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def ignores(self, name: str) -> bool:
+        """Released tensors that are recomputed: some Llama exports carry rotary frequencies."""
+        return name.endswith("rotary_emb.inv_freq")
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.model.embed_tokens.weight
+
+    def new_cache(self, blocks: int, block_size: int) -> KVCache:
+        c = self.config
+        shape = (c.num_hidden_layers, 2, blocks, block_size, c.num_key_value_heads, c.head_size)
+        return torch.zeros(shape, dtype=self.weight.dtype, device=self.weight.device)
+
+    @torch.inference_mode()
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """int64 [T] -> [T, D]."""
+        out: torch.Tensor = self.model.embed_tokens(token_ids)
+        return out
+
+    @torch.inference_mode()
+    def forward(
+        self, embeds: torch.Tensor, positions: torch.Tensor, cache: KVCache, batch: PagedBatch
+    ) -> torch.Tensor:
+        """embeds [T, D], positions int64 [T] -> hidden states [T, D] after the final norm."""
+        if self._rope is None:
+            cos, sin = rope_tables(self.config)
+            self._rope = (cos.to(self.weight.device), sin.to(self.weight.device))
+        cos, sin = (table[positions][:, None].to(embeds.dtype) for table in self._rope)
+        x = embeds
+        for i, layer in enumerate(self.model.layers):
+            x = layer(x, (cos, sin), cache[i], batch)
+        out: torch.Tensor = self.model.norm(x)
+        return out
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, D] -> float32 [N, vocab]."""
+        return self.lm_head(hidden).float()  # type: ignore[no-any-return]

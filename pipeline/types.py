@@ -1,0 +1,167 @@
+"""The values that travel between stages. Frozen; shapes stand beside tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+Modality = Literal["image", "audio"]
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True)
+class ImageEmbeds:
+    """One picture after the vision encoder.
+
+    `embeds` is [slices, query_num, D]: the overview first, then the grid's slices row by row.
+    `grid` is (columns, rows) of the slices after the overview, or None for a picture of one slice.
+    """
+
+    embeds: torch.Tensor
+    grid: tuple[int, int] | None
+
+    @property
+    def tokens(self) -> int:
+        return self.embeds.shape[0] * self.embeds.shape[1]
+
+
+@dataclass(frozen=True)
+class AudioEmbeds:
+    """One recording after the audio encoder.
+
+    `embeds` is [sum(spans), D]. Each span is a stretch of at most 30 s: a begin vector, one
+    embedding per 40 ms, an end vector. Longer recordings have several spans, in order of time.
+    """
+
+    embeds: torch.Tensor
+    spans: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        return self.embeds.shape[0]
+
+
+MediaEmbeds = ImageEmbeds | AudioEmbeds
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `images` and `audios` are indices into the request's list of media.
+
+    Text and media don't interleave: the model was trained on pictures, then recordings, then text.
+    """
+
+    role: Role
+    text: str
+    images: tuple[int, ...] = ()
+    audios: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MediaSpan:
+    """`length` prompt positions from `start` on are replaced by rows of medium number `media`,
+    beginning at its row `offset` (rows counted over the flattened embeds)."""
+
+    start: int
+    length: int
+    media: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids with a placeholder id at each media position, and where the media stand."""
+
+    token_ids: list[int]
+    spans: tuple[MediaSpan, ...] = ()
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How to choose tokens. The names are OpenAI's, then vLLM's.
+
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 filter nothing. Without a seed the engine
+    draws one. `logprobs` is the number of alternatives to report at each token (None: no logprobs).
+    `max_tokens` None means: what the context leaves.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Natural-log probability of a token under the raw model distribution."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class SampledLogprobs:
+    """The chosen token and the most probable alternatives, best first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class TokenText:
+    """A token as text for the wire: `raw` holds its bytes, which may be part of a character."""
+
+    text: str
+    raw: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
+class LogprobText:
+    chosen: TokenText
+    top: tuple[TokenText, ...]
+
+
+@dataclass(frozen=True)
+class PromptUsage:
+    """Token counts of a prompt; media tokens are part of `prompt_tokens`."""
+
+    prompt_tokens: int
+    image_tokens: int
+    audio_tokens: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of answer number `index`: the text and the tokens since the last piece."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[LogprobText, ...] = ()
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class EncodeStats:
+    """What an encoding cost. `units` are slices for a picture, seconds for a recording."""
+
+    units: float
+    seconds: float = 0.0
+    tokens: int = 0
+    nbytes: int = 0
+    tags: tuple[str, ...] = field(default=())
