@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -157,11 +157,21 @@ class Delta:
 
 
 @dataclass(frozen=True)
+class ChatRequest:
+    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it."""
+
+    messages: tuple[Message, ...]
+    params: SamplingParams
+    n: int = 1
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
 class EncodeStats:
-    """What an encoding cost. `units` are slices for a picture, seconds for a recording."""
+    """What an encoding cost. `units` are slices of a picture, seconds of a recording."""
 
     units: float
-    seconds: float = 0.0
-    tokens: int = 0
-    nbytes: int = 0
-    tags: tuple[str, ...] = field(default=())
+    queue_seconds: float  # from decoded to computed, the wait for the batch included
+    batch_units: float  # of the batch that it ran in, its neighbours included
+    tokens: int
+    nbytes: int

@@ -56,9 +56,7 @@ class Attention(Protocol):
     def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
         """q, k, v: [T, heads, head size] -> [T, heads, head size]."""
 
-    def paged(
-        self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch
-    ) -> torch.Tensor:
+    def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         """q: [T, heads, head size]; caches: [blocks, block size, KV heads, head size] -> like q."""
 
 
@@ -89,9 +87,7 @@ class TorchAttention:
             start, i = stop, i + run
         return torch.cat(outs)
 
-    def paged(
-        self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch
-    ) -> torch.Tensor:
+    def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         block_size, outs, start = k_cache.shape[1], [], 0
         for i, (n, context) in enumerate(zip(batch.query_lens, batch.context_lens, strict=True)):
             blocks = batch.block_tables[i, : -(-context // block_size)].long()
@@ -127,9 +123,7 @@ class FlashAttention:
         out: torch.Tensor = self._lib.flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, causal=False)
         return out
 
-    def paged(
-        self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch
-    ) -> torch.Tensor:
+    def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         out: torch.Tensor
         if max(batch.query_lens) == 1:
             lens = torch.tensor(batch.context_lens, dtype=torch.int32, device=q.device)

@@ -129,9 +129,7 @@ class DecoderModel(nn.Module):
         return out
 
     @torch.inference_mode()
-    def forward(
-        self, embeds: torch.Tensor, positions: torch.Tensor, cache: KVCache, batch: PagedBatch
-    ) -> torch.Tensor:
+    def forward(self, embeds: torch.Tensor, positions: torch.Tensor, cache: KVCache, batch: PagedBatch) -> torch.Tensor:
         """embeds [T, D], positions int64 [T] -> hidden states [T, D] after the final norm."""
         if self._rope is None:
             cos, sin = rope_tables(self.config)

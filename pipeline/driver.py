@@ -1,0 +1,163 @@
+"""A Generator in a thread of its own, for callers that live in asyncio.
+
+The thread owns the engine: everything that touches it is sent there. Pieces of answers come back
+to the caller's loop; a caller that leaves has its answers aborted before the next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from .engine.engine import EngineStats
+from .errors import MegrezError
+from .generator import Answer, Generator
+from .types import Delta, MediaEmbeds, Prompt, SamplingParams
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Call:
+    """One caller: its answers, and the queue that their pieces go to."""
+
+    loop: asyncio.AbstractEventLoop
+    inbox: asyncio.Queue[Delta | Exception] = field(default_factory=asyncio.Queue)
+    answers: list[Answer] = field(default_factory=list)
+    gone: bool = False
+
+    def deliver(self, items: Sequence[Delta | Exception]) -> None:
+        """From the engine's thread."""
+        try:
+            self.loop.call_soon_threadsafe(lambda: [self.inbox.put_nowait(item) for item in items])
+        except RuntimeError:  # the caller's loop is closed: nobody listens
+            self.gone = True
+
+
+class Driver:
+    def __init__(self, generator: Generator, on_step: Callable[[EngineStats], None] | None = None) -> None:
+        self.generator = generator
+        self._on_step = on_step
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: dict[Answer, _Call] = {}
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._failures = 0
+        self._thread.start()
+
+    async def generate(
+        self, prompt: Prompt, media: Sequence[MediaEmbeds], params: SamplingParams, n: int = 1
+    ) -> AsyncIterator[list[Delta]]:
+        """Pieces of `n` answers, each list what came since the last; ends when all have finished.
+
+        Raises what Generator.add raises before the first piece. Closing or cancelling the iterator
+        frees everything that the answers hold.
+        """
+        call = _Call(asyncio.get_running_loop())
+        self._commands.put(lambda: self._start(call, prompt, media, params, n))
+        left = n
+        try:
+            while left:
+                items = [await call.inbox.get()]
+                while not call.inbox.empty():
+                    items.append(call.inbox.get_nowait())
+                deltas = []
+                for item in items:
+                    if isinstance(item, Exception):
+                        raise item
+                    deltas.append(item)
+                left -= sum(delta.finish_reason is not None for delta in deltas)
+                yield merge(deltas)
+        finally:
+            if left:
+                call.gone = True
+                self._commands.put(lambda: self._abort(call))
+
+    @property
+    def stats(self) -> EngineStats:
+        return self.generator.engine.stats
+
+    @property
+    def healthy(self) -> bool:
+        """The thread runs, and its last steps did not all fail."""
+        return self._thread.is_alive() and self._failures < 3
+
+    def close(self) -> None:
+        self._commands.put(None)
+        self._thread.join(timeout=10)
+
+    def _loop(self) -> None:
+        while True:
+            idle = self.generator.idle
+            while idle or not self._commands.empty():
+                command = self._commands.get()
+                if command is None:
+                    return
+                command()
+                idle = False
+            if not self.generator.idle:
+                self._step()
+            if self._on_step:
+                self._on_step(self.stats)
+
+    def _step(self) -> None:
+        try:
+            outputs = self.generator.step()
+        except Exception as error:  # a bug of ours: end everybody rather than hang
+            log.exception("the engine's step failed")
+            self._failures += 1
+            self._fail_all(error)
+            return
+        if outputs:
+            self._failures = self._failures + 1 if all(d.finish_reason == "error" for _, d in outputs) else 0
+        pieces: dict[_Call, list[Delta | Exception]] = {}
+        for answer, delta in outputs:
+            pieces.setdefault(self._calls[answer], []).append(delta)
+            if delta.finish_reason:
+                del self._calls[answer]
+        for call, deltas in pieces.items():
+            call.deliver(deltas)
+
+    def _start(self, call: _Call, prompt: Prompt, media: Sequence[MediaEmbeds], params: SamplingParams, n: int) -> None:
+        if call.gone:
+            return
+        try:
+            call.answers = self.generator.add(prompt, media, params, n)
+        except Exception as error:
+            call.deliver([error])
+            return
+        self._calls.update(dict.fromkeys(call.answers, call))
+
+    def _abort(self, call: _Call) -> None:
+        self.generator.abort(call.answers)
+        for answer in call.answers:
+            self._calls.pop(answer, None)
+
+    def _fail_all(self, error: Exception) -> None:
+        failure = error if isinstance(error, MegrezError) else MegrezError("the engine failed")
+        calls = set(self._calls.values())
+        self.generator.abort(list(self._calls))
+        self._calls.clear()
+        for call in calls:
+            call.deliver([failure])
+
+
+def merge(deltas: Sequence[Delta]) -> list[Delta]:
+    """Joins the pieces of each answer: one delta an answer, in order of first appearance."""
+    merged: dict[int, Delta] = {}
+    for delta in deltas:
+        first = merged.get(delta.index)
+        merged[delta.index] = (
+            delta
+            if first is None
+            else replace(
+                delta,
+                text=first.text + delta.text,
+                token_ids=first.token_ids + delta.token_ids,
+                logprobs=first.logprobs + delta.logprobs,
+            )
+        )
+    return list(merged.values())

@@ -1,0 +1,162 @@
+"""The encoder stages without Ray: bytes of a medium in, embeds out.
+
+`VisionStage` and `AudioStage` are the two encoders as plain functions: `prepare` (decode, cut),
+`encode` (a batch of units through the network), `assemble`. `EncodeQueue` puts either behind a
+line, so that units of many requests share a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .batching import Batcher, BatcherStats
+from .config import AudioProcessorConfig, ImageProcessorConfig, ModelConfig
+from .errors import InvalidMedia
+from .generator import torch_dtype
+from .model.attention import make_attention
+from .model.audio import AudioModel
+from .model.vision import PatchedSlice, VisionModel
+from .model.weights import load_stage
+from .processing import audio as audio_processing
+from .processing import image as image_processing
+from .types import AudioEmbeds, EncodeStats, ImageEmbeds
+
+Unit = TypeVar("Unit")
+Embeds = TypeVar("Embeds", bound=ImageEmbeds | AudioEmbeds, covariant=True)
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[Unit]):
+    """One medium, ready for the network. `costs` are slices, or seconds, a unit."""
+
+    units: list[Unit]
+    costs: list[float]
+    grid: tuple[int, int] | None = None
+
+
+class Stage(Protocol[Unit, Embeds]):
+    def prepare(self, data: bytes) -> Prepared[Unit]: ...
+
+    def encode(self, units: list[Unit], checkpoint: Callable[[], None]) -> list[torch.Tensor]: ...
+
+    def assemble(self, prepared: Prepared[Unit], outs: list[torch.Tensor]) -> Embeds: ...
+
+
+class VisionStage:
+    def __init__(self, model: VisionModel, config: ImageProcessorConfig, max_pixels: int) -> None:
+        self.model, self.config, self.max_pixels = model, config, max_pixels
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: str, dtype: str, attention: str = "auto", max_pixels: int = 40_000_000
+    ) -> VisionStage:
+        config = ModelConfig.from_pretrained(path)
+        target, kind = torch.device(device), torch_dtype(dtype)
+        kernel = make_attention(attention, target, kind)
+        model = load_stage(lambda: VisionModel(config.vision, kernel), path, dtype=kind, device=target)
+        return cls(model, config.image_processor, max_pixels)
+
+    def prepare(self, data: bytes) -> Prepared[PatchedSlice]:
+        return self.prepare_image(image_processing.decode_image(data, self.max_pixels))
+
+    def prepare_image(self, image: Image.Image) -> Prepared[PatchedSlice]:
+        sliced = image_processing.slice_image(image, self.config)
+        units = []
+        for picture in sliced.slices:
+            patches, rows, columns = image_processing.patchify(picture, self.config.patch_size)
+            units.append(PatchedSlice(torch.from_numpy(patches), rows, columns))
+        return Prepared(units, [1.0] * len(units), sliced.grid)
+
+    def encode(self, units: list[PatchedSlice], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
+        return self.model.encode(units, checkpoint)
+
+    def assemble(self, prepared: Prepared[PatchedSlice], outs: list[torch.Tensor]) -> ImageEmbeds:
+        return ImageEmbeds(torch.stack(outs), prepared.grid)
+
+
+class AudioStage:
+    def __init__(self, model: AudioModel, config: AudioProcessorConfig, max_seconds: float) -> None:
+        self.model, self.config, self.max_seconds = model, config, max_seconds
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, *, device: str, dtype: str, attention: str = "auto", max_seconds: float = 600.0
+    ) -> AudioStage:
+        config = ModelConfig.from_pretrained(path)
+        target, kind = torch.device(device), torch_dtype(dtype)
+        kernel = make_attention(attention, target, kind)
+        model = load_stage(lambda: AudioModel(config.audio, kernel), path, dtype=kind, device=target)
+        return cls(model, config.audio_processor, max_seconds)
+
+    def prepare(self, data: bytes) -> Prepared[torch.Tensor]:
+        return self.prepare_waveform(audio_processing.decode_audio(data, self.max_seconds, self.config))
+
+    def prepare_waveform(self, samples: np.ndarray) -> Prepared[torch.Tensor]:
+        """samples: mono float32 [n] at 16 kHz."""
+        parts = audio_processing.split_waveform(samples, self.config)
+        mels = [torch.from_numpy(audio_processing.log_mel(part, self.config)) for part in parts]
+        return Prepared(mels, [len(part) / self.config.sampling_rate for part in parts])
+
+    def encode(self, units: list[torch.Tensor], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
+        return self.model.encode(units, checkpoint)
+
+    def assemble(self, prepared: Prepared[torch.Tensor], outs: list[torch.Tensor]) -> AudioEmbeds:
+        return AudioEmbeds(torch.cat(outs), tuple(len(out) for out in outs))
+
+
+class EncodeQueue(Generic[Unit, Embeds]):
+    """One encoder behind a line. Decoding runs in `workers` threads, the network in one."""
+
+    def __init__(
+        self, stage: Stage[Unit, Embeds], *, budget: float, max_queued: float, workers: int = 2, max_decoding: int = 64
+    ) -> None:
+        self._stage = stage
+        self.batcher: Batcher[Unit, torch.Tensor] = Batcher(stage.encode, budget=budget, max_queued=max_queued)
+        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self.started = self.finished = self.failed = self.cancelled = 0
+
+    async def encode(self, data: bytes) -> tuple[Embeds, EncodeStats]:
+        """Raises InvalidMedia, MediaTooLarge, Overloaded. Cancelling it frees its place."""
+        self.started += 1
+        try:
+            loop = asyncio.get_running_loop()
+            prepared = await loop.run_in_executor(self._decoders, self._stage.prepare, data)
+            begin = time.perf_counter()
+            outs, batch = await self.batcher.submit(prepared.units, prepared.costs)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        except BaseException:
+            self.failed += 1
+            raise
+        embeds = self._stage.assemble(prepared, outs)
+        if not bool(torch.isfinite(embeds.embeds).all()):
+            self.failed += 1
+            raise InvalidMedia("the encoder gave values that are not finite numbers for this medium")
+        self.finished += 1
+        tensor = embeds.embeds
+        seconds = time.perf_counter() - begin
+        size = tensor.numel() * tensor.element_size()
+        return embeds, EncodeStats(sum(prepared.costs), seconds, batch, embeds.tokens, size)
+
+    @property
+    def active(self) -> int:
+        return self.started - self.finished - self.failed - self.cancelled
+
+    @property
+    def stats(self) -> BatcherStats:
+        return self.batcher.stats
+
+    def close(self) -> None:
+        self.batcher.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,222 @@
+"""Continuous batching: sequences in, tokens out, one step at a time. Synchronous, not thread-safe.
+
+The engine knows nothing of text. `step()` reads: schedule, run, sample, finish.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+from collections.abc import Sequence as Ordered
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import ContextOverflow, GenerationFailed, InvalidRequest, MegrezError
+from ..model.decoder import DecoderModel
+from ..types import FinishReason, Prompt, SampledLogprobs, SamplingParams
+from .blocks import BlockManager
+from .runner import Runner
+from .sampler import Sample, Sampler
+from .scheduler import Chunk, Scheduler
+from .sequence import Sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Sizes of the engine. `num_blocks * block_size` tokens fit into the KV cache.
+
+    max_batch_tokens: tokens computed a step at most; max_running: sequences in a step;
+    max_waiting: sequences queued behind them; max_context: prompt plus answer of one sequence
+    (None: what the checkpoint was trained for).
+    """
+
+    num_blocks: int = 1024
+    block_size: int = 16
+    max_batch_tokens: int = 512
+    max_running: int = 32
+    max_waiting: int = 256
+    max_context: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenOutput:
+    """One token of a sequence; or, with `error`, its end without one."""
+
+    sequence_id: int
+    token_id: int | None
+    logprobs: SampledLogprobs | None = None
+    finish_reason: FinishReason | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    running: int
+    waiting: int
+    blocks_used: int
+    blocks_total: int
+    preemptions: int
+    steps: int
+    last_batch: int
+    last_tokens: int
+
+
+class Engine:
+    def __init__(self, model: DecoderModel, config: EngineConfig, eos_ids: Ordered[int]) -> None:
+        multiple = model.attention.block_size_multiple
+        if config.block_size % multiple:
+            raise MegrezError(f"block_size must be a multiple of {multiple} for this attention kernel")
+        if config.max_batch_tokens < config.max_running:
+            raise MegrezError("max_batch_tokens must be at least max_running: a decode step takes one token each")
+        trained = model.config.max_position_embeddings
+        if config.max_context is not None and config.max_context > trained:
+            raise MegrezError(f"max_context {config.max_context} is over the checkpoint's {trained} positions")
+        self.config = replace(config, max_context=config.max_context or trained)
+        self.max_context = config.max_context or trained
+        self.eos_ids = frozenset(eos_ids)
+        self.blocks = BlockManager(config.num_blocks, config.block_size)
+        self.scheduler = Scheduler(
+            self.blocks,
+            max_batch_tokens=config.max_batch_tokens,
+            max_running=config.max_running,
+            max_waiting=config.max_waiting,
+        )
+        self.runner, self.sampler = Runner(model, self.blocks), Sampler(eos_ids)
+        self._vocab, self._width = model.config.vocab_size, model.config.hidden_size
+        self._ids = itertools.count()
+        self._alive: dict[int, Sequence] = {}
+        self._steps, self._last = 0, (0, 0)
+
+    def check(self, prompt_tokens: int, params: SamplingParams) -> int:
+        """The answer's token limit. Raises ContextOverflow for what could never be served."""
+        wanted = params.max_tokens
+        room = self.max_context - prompt_tokens
+        capacity = self.blocks.num_blocks * self.blocks.block_size
+        if wanted is None:
+            wanted = min(room, capacity - prompt_tokens)
+        if wanted > room or room < 1:
+            raise ContextOverflow(
+                f"the model's context is {self.max_context} tokens; the prompt has {prompt_tokens} and "
+                f"{max(wanted, 1)} were asked for. Shorten the messages or the answer.",
+                "messages" if room < 1 else "max_tokens",
+            )
+        if wanted < 1 or not self.blocks.can_ever_hold(prompt_tokens + wanted):
+            raise ContextOverflow(
+                f"{prompt_tokens} prompt tokens and {max(wanted, 1)} more don't fit into this server's "
+                f"KV cache of {capacity} tokens",
+                "messages",
+            )
+        return wanted
+
+    def add(self, prompt: Prompt, media: Ordered[torch.Tensor], params: SamplingParams, choice: int = 0) -> int:
+        """Queues a sequence and returns its id. `media` are flattened embeds [rows, D] each;
+        `choice` tells apart the answers of one request. Raises InvalidRequest, Overloaded."""
+        if not prompt.token_ids:
+            raise InvalidRequest("the prompt is empty", "messages")
+        max_tokens = self.check(len(prompt.token_ids), params)
+        if any(not 0 <= i < self._vocab for i in params.stop_token_ids):
+            raise InvalidRequest(f"stop_token_ids must be from 0 to {self._vocab - 1}", "stop_token_ids")
+        assert all(m.dim() == 2 and m.shape[1] == self._width for m in media), "media must be [rows, D]"
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        eos = frozenset() if params.ignore_eos else self.eos_ids
+        sequence = Sequence(
+            id=next(self._ids),
+            prompt=prompt,
+            params=params,
+            max_tokens=max_tokens,
+            seed_key=(seed, choice),
+            stop_ids=eos | frozenset(params.stop_token_ids),
+            media=[m.to(self.runner.device) for m in media],
+        )
+        self.scheduler.add(sequence)
+        self._alive[sequence.id] = sequence
+        return sequence.id
+
+    def finish(self, sequence_id: int, reason: FinishReason) -> bool:
+        """Ends a sequence from outside (abort, a stop string). False if it has ended already."""
+        sequence = self._alive.pop(sequence_id, None)
+        if sequence is None:
+            return False
+        self.scheduler.finish(sequence, reason)
+        return True
+
+    @property
+    def idle(self) -> bool:
+        return self.scheduler.idle
+
+    def step(self) -> list[TokenOutput]:
+        """Computes one batch. Each sequence that reached its end says so exactly once."""
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            assert self.blocks.used == 0, "idle, but blocks are held"
+            return []
+        self._steps += 1
+        self._last = (len(chunks), sum(c.stop - c.start for c in chunks))
+        try:
+            return self._run(chunks)
+        except Exception as error:  # one of them broke the batch: find out which
+            log.exception("a step over %d sequences failed", len(chunks))
+            if len(chunks) == 1:
+                return [self._fail(chunks[0].sequence, error)]
+            return [output for chunk in chunks for output in self._run_alone(chunk)]
+
+    def logits(self, prompt: Prompt, media: Ordered[torch.Tensor]) -> torch.Tensor:
+        """Logits at every position of a prompt, float32 [T, vocab]. Only while nothing else runs."""
+        assert self.idle, "logits() shares the cache with running sequences"
+        self.check(len(prompt.token_ids), SamplingParams(max_tokens=0))
+        sequence = Sequence(-1, prompt, SamplingParams(), 0, (0, 0), frozenset(), list(media))
+        self.blocks.extend(sequence, sequence.length)
+        try:
+            return self.runner.all_logits(Chunk(sequence, 0, sequence.length))
+        finally:
+            self.blocks.release(sequence)
+
+    @property
+    def stats(self) -> EngineStats:
+        s = self.scheduler
+        return EngineStats(
+            running=len(s.running),
+            waiting=len(s.waiting),
+            blocks_used=self.blocks.used,
+            blocks_total=self.blocks.num_blocks,
+            preemptions=s.preemptions,
+            steps=self._steps,
+            last_batch=self._last[0],
+            last_tokens=self._last[1],
+        )
+
+    def _run(self, chunks: list[Chunk]) -> list[TokenOutput]:
+        samples = [chunk.samples for chunk in chunks]
+        logits = iter(self.runner.run(chunks))
+        for chunk in chunks:
+            chunk.sequence.computed = chunk.stop
+        return [self._sample(c, next(logits)) for c, sample in zip(chunks, samples, strict=True) if sample]
+
+    def _run_alone(self, chunk: Chunk) -> list[TokenOutput]:
+        """A chunk again, without neighbours; computing it twice writes the same keys and values."""
+        try:
+            return self._run([chunk])
+        except Exception as error:
+            return [self._fail(chunk.sequence, error)]
+
+    def _fail(self, sequence: Sequence, error: Exception) -> TokenOutput:
+        log.error("sequence %d failed: %r", sequence.id, error)
+        self.finish(sequence.id, "error")
+        message = str(error) if isinstance(error, MegrezError) else "the model failed on this request"
+        return TokenOutput(sequence.id, None, None, "error", message)
+
+    def _sample(self, chunk: Chunk, logits: torch.Tensor) -> TokenOutput:
+        sequence = chunk.sequence
+        try:
+            sample: Sample = self.sampler.sample(logits, sequence)
+        except GenerationFailed as error:
+            return self._fail(sequence, error)
+        sequence.output.append(sample.token_id)
+        reason = sequence.finished_by(sample.token_id)
+        if reason:
+            self.finish(sequence.id, reason)
+        return TokenOutput(sequence.id, sample.token_id, sample.logprobs, reason)

@@ -1,0 +1,65 @@
+"""The only room of the engine that knows the model: chunks -> logits, through the KV cache."""
+
+from __future__ import annotations
+
+import torch
+
+from ..model.attention import PagedBatch
+from ..model.decoder import DecoderModel
+from .blocks import BlockManager
+from .scheduler import Chunk
+
+
+class Runner:
+    def __init__(self, model: DecoderModel, blocks: BlockManager) -> None:
+        self.model, self.blocks = model, blocks
+        self.cache = model.new_cache(blocks.num_blocks, blocks.block_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.cache.device
+
+    @torch.inference_mode()
+    def run(self, chunks: list[Chunk]) -> torch.Tensor:
+        """Computes the chunks; returns logits, float32 [chunks that sample, vocab], in their order."""
+        hidden = self._forward(chunks)
+        ends, end = [], 0
+        for chunk in chunks:
+            end += chunk.stop - chunk.start
+            if chunk.samples:
+                ends.append(end - 1)
+        return self.model.logits(hidden[ends])
+
+    @torch.inference_mode()
+    def all_logits(self, chunk: Chunk) -> torch.Tensor:
+        """Logits at each position of one chunk, float32 [T, vocab] (parity tests, training)."""
+        return self.model.logits(self._forward([chunk]))
+
+    def _forward(self, chunks: list[Chunk]) -> torch.Tensor:
+        positions = [p for chunk in chunks for p in range(chunk.start, chunk.stop)]
+        slots = [s for c in chunks for s in self.blocks.slots(c.sequence, c.start, c.stop)]
+        widest = max(len(chunk.sequence.blocks) for chunk in chunks)
+        tables = [c.sequence.blocks + [0] * (widest - len(c.sequence.blocks)) for c in chunks]
+        batch = PagedBatch(
+            query_lens=tuple(c.stop - c.start for c in chunks),
+            context_lens=tuple(c.stop for c in chunks),
+            block_tables=torch.tensor(tables, dtype=torch.int32, device=self.device),
+            slot_mapping=torch.tensor(slots, device=self.device),
+        )
+        return self.model(self._embed(chunks), torch.tensor(positions, device=self.device), self.cache, batch)
+
+    def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
+        """Token embeddings [T, D], with each medium's rows at its places."""
+        ids = [t for chunk in chunks for t in chunk.sequence.tokens(chunk.start, chunk.stop)]
+        embeds = self.model.embed(torch.tensor(ids, device=self.device))
+        base = 0
+        for chunk in chunks:
+            for span in chunk.sequence.prompt.spans:
+                first, last = max(span.start, chunk.start), min(span.start + span.length, chunk.stop)
+                if first < last:
+                    row = span.offset + first - span.start
+                    rows = chunk.sequence.media[span.media][row : row + last - first]
+                    at = base + first - chunk.start
+                    embeds[at : at + last - first] = rows.to(embeds)
+            base += chunk.stop - chunk.start
+        return embeds

@@ -1,0 +1,118 @@
+"""Which sequences compute how many tokens in the next step. Holds no tensors.
+
+First come, first served, under a budget of tokens a step. Decodes go first, so that a long prefill
+never stalls running answers; what is left of the budget prefills in chunks. When blocks run out,
+the sequence that came last is preempted: its blocks are freed and it is computed again later. The
+oldest sequence always advances, so everything admitted ends.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+
+from ..errors import Overloaded
+from ..types import FinishReason
+from .blocks import BlockManager
+from .sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Compute tokens [start, stop) of a sequence; `samples` when they reach its last known token."""
+
+    sequence: Sequence
+    start: int
+    stop: int
+
+    @property
+    def samples(self) -> bool:
+        return self.stop == self.sequence.length
+
+
+class Scheduler:
+    def __init__(self, blocks: BlockManager, *, max_batch_tokens: int, max_running: int, max_waiting: int) -> None:
+        assert max_batch_tokens >= max_running > 0, "each running sequence needs one token of the budget"
+        self.blocks = blocks
+        self.max_batch_tokens, self.max_running, self.max_waiting = max_batch_tokens, max_running, max_waiting
+        self.waiting: deque[Sequence] = deque()  # in order of arrival (= id)
+        self.running: list[Sequence] = []  # likewise
+        self.preemptions = 0
+
+    @property
+    def idle(self) -> bool:
+        return not self.waiting and not self.running
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a new sequence. Raises Overloaded when the queue is full."""
+        assert self.blocks.can_ever_hold(sequence.max_length), "the engine refuses these at its door"
+        if len(self.waiting) >= self.max_waiting:
+            raise Overloaded(f"{len(self.waiting)} sequences are waiting already")
+        self.waiting.append(sequence)
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step, decodes first. Empty only when nothing is left to do."""
+        chunks: list[Chunk] = []
+        budget = self.max_batch_tokens
+        preempted = False
+        decoding = [s for s in self.running if s.remaining == 1]
+        prefilling = [s for s in self.running if s.remaining > 1]
+        for sequence in decoding + prefilling:
+            if sequence not in self.running:  # preempted a moment ago
+                continue
+            count = min(sequence.remaining, budget)
+            if count == 0:
+                break
+            if not self._make_room(sequence, sequence.computed + count, chunks):
+                preempted = True
+                continue
+            chunks.append(Chunk(sequence, sequence.computed, sequence.computed + count))
+            budget -= count
+        chunks = [chunk for chunk in chunks if chunk.sequence in self.running]
+        if not preempted:
+            self._admit(chunks, self.max_batch_tokens - sum(c.stop - c.start for c in chunks))
+        assert chunks or self.idle, "work is left, but none was scheduled"
+        return chunks
+
+    def finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        """Ends a sequence, wherever it is, and frees its blocks. Each sequence ends once."""
+        assert sequence.finish_reason is None, "a sequence ended twice"
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        self.blocks.release(sequence)
+        sequence.finish_reason = reason
+
+    def _admit(self, chunks: list[Chunk], budget: int) -> None:
+        while self.waiting and budget and len(self.running) < self.max_running:
+            sequence = self.waiting[0]
+            count = min(sequence.remaining, budget)
+            # Room for the whole prompt, not only its first chunk: or it would soon preempt itself.
+            if self.blocks.missing(sequence, sequence.length) > self.blocks.free:
+                return
+            self.waiting.popleft()
+            insort(self.running, sequence, key=lambda s: s.id)
+            self.blocks.extend(sequence, count)
+            chunks.append(Chunk(sequence, 0, count))
+            budget -= count
+
+    def _make_room(self, sequence: Sequence, tokens: int, chunks: list[Chunk]) -> bool:
+        """Gives `sequence` blocks for `tokens` tokens, from later arrivals if need be. False when
+        it was itself the last to arrive and had to go."""
+        while self.blocks.missing(sequence, tokens) > self.blocks.free:
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        self.blocks.extend(sequence, tokens)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.blocks.release(sequence)
+        sequence.computed = 0
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self.waiting = deque(sorted([sequence, *self.waiting], key=lambda s: s.id))

@@ -1,0 +1,1 @@
+"""Making checkpoints. (Fine-tuning comes later.)"""

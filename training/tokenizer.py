@@ -1,0 +1,62 @@
+"""Trains a byte-level BPE tokenizer with Megrez's special tokens and chat layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+# Attribute of the tokenizer -> its string. Their order gives them the first ids.
+SPECIAL_TOKENS = {
+    "unk": "<|unk|>",
+    "eos": "<|eos|>",
+    "role_start": "<|role_start|>",
+    "role_end": "<|role_end|>",
+    "turn_end": "<|turn_end|>",
+    "image_start": "<|image_start|>",
+    "image_end": "<|image_end|>",
+    "slice_start": "<|slice_start|>",
+    "slice_end": "<|slice_end|>",
+    "audio_start": "<|audio_start|>",
+    "audio_end": "<|audio_end|>",
+}
+
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}"
+    "<|role_start|>system<|role_end|>You are Megrez-Omni, a helpful assistant that sees, hears and reads.<|turn_end|>"
+    "{% endif %}"
+    "{% for message in messages %}"
+    "<|role_start|>{{ message['role'] }}<|role_end|>{{ message['content'] }}<|turn_end|>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|role_start|>assistant<|role_end|>{% endif %}"
+)
+
+TEXT = Path(__file__).parent / "text"
+
+
+def train_tokenizer(vocab_size: int, lines: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
+    """The same text and size give the same tokenizer. `lines` default to our bilingual text."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    if lines is None:
+        lines = [line for file in sorted(TEXT.glob("*.txt")) for line in file.read_text("utf-8").splitlines()]
+    core.train_from_iterator(lines, trainer)
+    names = {name: text for name, text in SPECIAL_TOKENS.items() if name not in ("unk", "eos")}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token=SPECIAL_TOKENS["unk"],
+        eos_token=SPECIAL_TOKENS["eos"],
+        pad_token=SPECIAL_TOKENS["eos"],
+        extra_special_tokens={f"{name}_token": text for name, text in names.items()},
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
