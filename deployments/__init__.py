@@ -1,0 +1,1 @@
+"""Megrez-Omni on Ray Serve: four deployments behind OpenAI's HTTP API."""

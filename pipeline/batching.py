@@ -78,6 +78,10 @@ class Batcher(Generic[Unit, Result]):
                 job.future.cancel()
         return results, max(job.batch_cost for job in jobs)
 
+    def call(self, function: Callable[..., object], *args: object) -> None:
+        """Runs something in the worker's thread, between two batches."""
+        self._thread.submit(function, *args)
+
     @property
     def stats(self) -> BatcherStats:
         running = sum(job.cost for job in self._batch)
@@ -123,9 +127,10 @@ class Batcher(Generic[Unit, Result]):
             if all(job.future.cancelled() for job in batch):
                 raise Cancelled("nobody waits for this batch")
 
-        call = self._run, [job.unit for job in batch], checkpoint
+        units = [job.unit for job in batch]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self._thread, *call)
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._thread, self._run, units, checkpoint)
         except Cancelled:
             self._dropped += len(batch)
         except Exception as error:

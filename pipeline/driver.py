@@ -10,8 +10,10 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+
+import torch
 
 from .engine.engine import EngineStats
 from .errors import MegrezError
@@ -33,15 +35,19 @@ class _Call:
     def deliver(self, items: Sequence[Delta | Exception]) -> None:
         """From the engine's thread."""
         try:
-            self.loop.call_soon_threadsafe(lambda: [self.inbox.put_nowait(item) for item in items])
+            self.loop.call_soon_threadsafe(self._receive, items)
         except RuntimeError:  # the caller's loop is closed: nobody listens
             self.gone = True
 
+    def _receive(self, items: Sequence[Delta | Exception]) -> None:
+        for item in items:
+            self.inbox.put_nowait(item)
+
 
 class Driver:
-    def __init__(self, generator: Generator, on_step: Callable[[EngineStats], None] | None = None) -> None:
+    def __init__(self, generator: Generator, on_change: Callable[[EngineStats], None] | None = None) -> None:
         self.generator = generator
-        self._on_step = on_step
+        self._on_change = on_change
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._calls: dict[Answer, _Call] = {}
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
@@ -50,7 +56,7 @@ class Driver:
 
     async def generate(
         self, prompt: Prompt, media: Sequence[MediaEmbeds], params: SamplingParams, n: int = 1
-    ) -> AsyncIterator[list[Delta]]:
+    ) -> AsyncGenerator[list[Delta], None]:
         """Pieces of `n` answers, each list what came since the last; ends when all have finished.
 
         Raises what Generator.add raises before the first piece. Closing or cancelling the iterator
@@ -76,6 +82,33 @@ class Driver:
                 call.gone = True
                 self._commands.put(lambda: self._abort(call))
 
+    def resize(
+        self,
+        *,
+        max_batch_tokens: int,
+        max_running: int,
+        max_waiting: int,
+        default_max_tokens: int | None,
+        threads: int,
+    ) -> None:
+        """Changes the engine's limits and torch's threads between two steps.
+
+        Raises MegrezError if the limits don't fit together.
+        """
+        if max_batch_tokens < max_running:
+            raise MegrezError("max_batch_tokens must be at least max_running: a decode step takes one token each")
+        engine = self.generator.engine
+        scheduler = engine.scheduler
+
+        def apply() -> None:
+            scheduler.max_batch_tokens = max_batch_tokens
+            scheduler.max_running = max_running
+            scheduler.max_waiting = max_waiting
+            engine.default_max_tokens = default_max_tokens
+            torch.set_num_threads(threads)  # counts for the thread that calls it
+
+        self._commands.put(apply)
+
     @property
     def stats(self) -> EngineStats:
         return self.generator.engine.stats
@@ -100,8 +133,8 @@ class Driver:
                 idle = False
             if not self.generator.idle:
                 self._step()
-            if self._on_step:
-                self._on_step(self.stats)
+            if self._on_change:
+                self._on_change(self.stats)
 
     def _step(self) -> None:
         try:

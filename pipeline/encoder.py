@@ -117,12 +117,10 @@ class AudioStage:
 class EncodeQueue(Generic[Unit, Embeds]):
     """One encoder behind a line. Decoding runs in `workers` threads, the network in one."""
 
-    def __init__(
-        self, stage: Stage[Unit, Embeds], *, budget: float, max_queued: float, workers: int = 2, max_decoding: int = 64
-    ) -> None:
+    def __init__(self, stage: Stage[Unit, Embeds], *, budget: float, max_queued: float, workers: int = 2) -> None:
         self._stage = stage
         self.batcher: Batcher[Unit, torch.Tensor] = Batcher(stage.encode, budget=budget, max_queued=max_queued)
-        self._decoders = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._decoders = _decoders(workers)
         self.started = self.finished = self.failed = self.cancelled = 0
 
     async def encode(self, data: bytes) -> tuple[Embeds, EncodeStats]:
@@ -149,6 +147,13 @@ class EncodeQueue(Generic[Unit, Embeds]):
         size = tensor.numel() * tensor.element_size()
         return embeds, EncodeStats(sum(prepared.costs), seconds, batch, embeds.tokens, size)
 
+    def resize(self, *, budget: float, max_queued: float, workers: int, threads: int) -> None:
+        """New limits for what comes from now on; what is under way goes on."""
+        self.batcher.budget, self.batcher.max_queued = budget, max_queued
+        self.batcher.call(torch.set_num_threads, threads)  # counts for the thread that calls it
+        self._decoders.shutdown(wait=False)
+        self._decoders = _decoders(workers)
+
     @property
     def active(self) -> int:
         return self.started - self.finished - self.failed - self.cancelled
@@ -160,3 +165,7 @@ class EncodeQueue(Generic[Unit, Embeds]):
     def close(self) -> None:
         self.batcher.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
+
+
+def _decoders(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="decode")

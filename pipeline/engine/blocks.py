@@ -9,7 +9,7 @@ class BlockManager:
     """Hands out `num_blocks` blocks of `block_size` tokens. Each block has one holder at most."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
-        assert num_blocks > 0 and block_size > 0
+        assert min(num_blocks, block_size) > 0
         self.num_blocks, self.block_size = num_blocks, block_size
         self._free = list(range(num_blocks - 1, -1, -1))  # a stack: low numbers first
 

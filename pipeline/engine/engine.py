@@ -77,6 +77,7 @@ class Engine:
             raise MegrezError(f"max_context {config.max_context} is over the checkpoint's {trained} positions")
         self.config = replace(config, max_context=config.max_context or trained)
         self.max_context = config.max_context or trained
+        self.default_max_tokens: int | None = None  # for answers of open length; None: all the room
         self.eos_ids = frozenset(eos_ids)
         self.blocks = BlockManager(config.num_blocks, config.block_size)
         self.scheduler = Scheduler(
@@ -97,7 +98,7 @@ class Engine:
         room = self.max_context - prompt_tokens
         capacity = self.blocks.num_blocks * self.blocks.block_size
         if wanted is None:
-            wanted = min(room, capacity - prompt_tokens)
+            wanted = min(room, capacity - prompt_tokens, self.default_max_tokens or room)
         if wanted > room or room < 1:
             raise ContextOverflow(
                 f"the model's context is {self.max_context} tokens; the prompt has {prompt_tokens} and "

@@ -120,8 +120,7 @@ class FlashAttention:
 
     def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
         ends, longest = packing.cumulative(q.device), max(packing.lengths)
-        out: torch.Tensor = self._lib.flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, causal=False)
-        return out
+        return self._lib.flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, causal=False)
 
     def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         out: torch.Tensor

@@ -26,8 +26,7 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
         q, k, v = (p(x).unflatten(-1, (self.heads, -1)) for p in (self.query, self.key, self.value))
-        out: torch.Tensor = self.out(self.attention.varlen(q, k, v, packing).flatten(-2))
-        return out
+        return self.out(self.attention.varlen(q, k, v, packing).flatten(-2))
 
 
 class Block(nn.Module):

@@ -58,8 +58,7 @@ class SelfAttention(nn.Module):
         q, k, v = (p(x).unflatten(-1, (-1, self.size)) for p in (self.q_proj, self.k_proj, self.v_proj))
         q, k = rotate(q, *rope), rotate(k, *rope)
         write_cache(k, v, cache[0], cache[1], batch.slot_mapping)
-        out: torch.Tensor = self.o_proj(self.attention.paged(q, cache[0], cache[1], batch).flatten(-2))
-        return out
+        return self.o_proj(self.attention.paged(q, cache[0], cache[1], batch).flatten(-2))
 
 
 class MLP(nn.Module):
@@ -70,8 +69,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(hidden, d, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
 class Layer(nn.Module):
@@ -125,8 +123,7 @@ class DecoderModel(nn.Module):
     @torch.inference_mode()
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """int64 [T] -> [T, D]."""
-        out: torch.Tensor = self.model.embed_tokens(token_ids)
-        return out
+        return self.model.embed_tokens(token_ids)
 
     @torch.inference_mode()
     def forward(self, embeds: torch.Tensor, positions: torch.Tensor, cache: KVCache, batch: PagedBatch) -> torch.Tensor:
@@ -138,10 +135,9 @@ class DecoderModel(nn.Module):
         x = embeds
         for i, layer in enumerate(self.model.layers):
             x = layer(x, (cos, sin), cache[i], batch)
-        out: torch.Tensor = self.model.norm(x)
-        return out
+        return self.model.norm(x)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, D] -> float32 [N, vocab]."""
-        return self.lm_head(hidden).float()  # type: ignore[no-any-return]
+        return self.lm_head(hidden).float()

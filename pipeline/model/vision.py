@@ -75,8 +75,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
         q, k, v = (p(x).unflatten(-1, (self.heads, -1)) for p in (self.q_proj, self.k_proj, self.v_proj))
-        out: torch.Tensor = self.out_proj(self.attention.varlen(q, k, v, packing).flatten(-2))
-        return out
+        return self.out_proj(self.attention.varlen(q, k, v, packing).flatten(-2))
 
 
 class MLP(nn.Module):
@@ -86,8 +85,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
-        return out
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class Layer(nn.Module):
@@ -124,8 +122,7 @@ class Siglip(nn.Module):
         for layer in self.encoder.layers:
             checkpoint()
             x = layer(x, packing)
-        out: torch.Tensor = self.post_layernorm(x)
-        return out
+        return self.post_layernorm(x)
 
 
 class Resampler(nn.Module):
@@ -157,8 +154,7 @@ class Resampler(nn.Module):
             out, _ = self.attn(query.expand(run, -1, -1), k, v, need_weights=False)
             outs.append(out)
             start, i = stop, i + run
-        embeds: torch.Tensor = self.ln_post(torch.cat(outs)) @ self.proj
-        return embeds
+        return self.ln_post(torch.cat(outs)) @ self.proj
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from functools import cache
 import librosa
 import numpy as np
 import soundfile
+from librosa.filters import mel as mel_filters
 
 from ..config import AudioProcessorConfig
 from ..errors import InvalidMedia, MediaTooLarge
@@ -89,11 +90,10 @@ def log_mel(samples: np.ndarray, config: AudioProcessorConfig) -> np.ndarray:
     mel = _filters(config) @ (np.abs(spectrum[:, :-1]) ** 2)  # the last frame is dropped, as Whisper does
     log = np.log10(np.maximum(mel, 1e-10))
     log = (np.maximum(log, log.max() - 8.0) + 4.0) / 4.0
-    out: np.ndarray = log[:, :wanted].astype(np.float32)
-    return out
+    return log[:, :wanted].astype(np.float32)
 
 
 @cache
 def _filters(config: AudioProcessorConfig) -> np.ndarray:
     """Slaney-normalised mel filter bank, float32 [n_mels, n_fft / 2 + 1]."""
-    return librosa.filters.mel(sr=config.sampling_rate, n_fft=config.n_fft, n_mels=config.n_mels)
+    return mel_filters(sr=config.sampling_rate, n_fft=config.n_fft, n_mels=config.n_mels)

@@ -1,0 +1,220 @@
+"""One chat completion, from the checked request to the last delta."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pipeline.config import ModelConfig
+from pipeline.errors import GenerationFailed, InvalidMedia
+from pipeline.types import ChatRequest, Delta, Message, Modality, PromptUsage
+
+from .api_errors import DIED, LOST, ApiError, root_cause
+from .codec import Piece
+from .media import Fetcher, decode_base64, decode_data_url
+from .media_cache import EncodedMedia, MediaCache
+from .metrics import IngressMetrics
+from .protocol import AudioPart, ChatCompletionRequest, ImagePart, TextPart
+from .readiness import Readiness
+from .settings import IngressSettings
+from .stages import DECODER, ENCODERS, Stages
+
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+"""A lost object or a replica that died costs one attempt; only before the first token."""
+
+
+@dataclass(frozen=True)
+class MediaPart:
+    """A medium as the client sent it, and where it stands in the request."""
+
+    modality: Modality
+    source: str
+    param: str
+
+
+@dataclass
+class Trace:
+    """What a request did and when, for its log line, its metrics and its usage."""
+
+    request_id: str
+    begin: float = field(default_factory=time.perf_counter)
+    images: int = 0
+    audios: int = 0
+    cache: dict[str, int] = field(default_factory=dict)
+    fetch_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    usage: PromptUsage | None = None
+    first_token: float | None = None
+    last_token: float | None = None
+    completion_tokens: int = 0
+    status: int = 200
+
+    def saw(self, piece: Piece) -> None:
+        self.last_token = time.perf_counter()
+        self.first_token = self.first_token or self.last_token
+        self.usage = piece.usage or self.usage
+        self.completion_tokens += sum(len(delta.token_ids) for delta in piece.deltas)
+
+
+class Completions:
+    """Runs completions over the stages. Knows OpenAI's request, nothing of HTTP."""
+
+    def __init__(self, config: ModelConfig, stages: Stages, readiness: Readiness) -> None:
+        self.config, self.stages, self.readiness = config, stages, readiness
+        self.settings = IngressSettings()
+        self.cache = MediaCache(self.settings.media_cache_bytes)
+        self.fetcher = Fetcher(self.settings.fetch)
+        self.metrics = IngressMetrics()
+
+    def configure(self, settings: IngressSettings) -> None:
+        self.settings = settings
+        self.cache.resize(settings.media_cache_bytes)
+        self.fetcher = Fetcher(settings.fetch)
+
+    async def run(self, body: ChatCompletionRequest, trace: Trace) -> AsyncGenerator[list[Delta], None]:
+        """Pieces of the answers. Raises before the first piece what can be known by then."""
+        settings = self.settings
+        messages, parts = read_messages(body)
+        characters = sum(len(message.text) for message in messages)
+        if characters > settings.max_text_characters:
+            raise ApiError(
+                400,
+                f"the messages hold {characters:,} characters; at most {settings.max_text_characters:,} are allowed",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        if len(parts) > settings.max_media:
+            message = f"the request holds {len(parts)} media; at most {settings.max_media} are allowed"
+            raise ApiError(413, message, param="messages", code="too_many_media")
+        if (body.n or 1) > settings.max_answers:
+            raise ApiError(400, f"n: at most {settings.max_answers} answers", param="n", code="invalid_value")
+        trace.images = sum(part.modality == "image" for part in parts)
+        trace.audios = len(parts) - trace.images
+        await self._check_ready({part.modality for part in parts})
+
+        request = ChatRequest(tuple(messages), body.sampling(self.config.generation), body.n or 1, trace.request_id)
+        data = await self._load(parts, trace)
+        keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
+        pieces, first = await self._start(request, parts, data, keys, trace)
+        try:
+            yield _deltas(first, trace)
+            async for piece in pieces:
+                yield _deltas(piece, trace)
+        finally:
+            await pieces.aclose()
+
+    async def _check_ready(self, modalities: set[Modality]) -> None:
+        needed = {DECODER} | {ENCODERS[m] for m in modalities}
+        if missing := await self.readiness.missing(needed):
+            raise ApiError(503, f"not ready yet: {', '.join(missing)}", code="not_ready", retry_after=5)
+
+    async def _load(self, parts: list[MediaPart], trace: Trace) -> list[bytes]:
+        begin = time.perf_counter()
+        data = await _all([self._bytes(part) for part in parts], parts)
+        trace.fetch_seconds = time.perf_counter() - begin
+        return data
+
+    async def _bytes(self, part: MediaPart) -> bytes:
+        limit, source = self.settings.max_media_bytes, part.source
+        if source.startswith("data:"):
+            return await asyncio.to_thread(decode_data_url, source, limit)
+        if part.modality == "audio" and not source.startswith(("http://", "https://")):
+            return await asyncio.to_thread(decode_base64, source, limit)
+        return await self.fetcher.fetch(source)
+
+    def _digest(self, part: MediaPart, data: bytes) -> str:
+        processor = self.config.image_processor if part.modality == "image" else self.config.audio_processor
+        return hashlib.sha256(f"{part.modality} {processor}\0".encode() + data).hexdigest()
+
+    async def _start(
+        self, request: ChatRequest, parts: list[MediaPart], data: list[bytes], keys: list[str], trace: Trace
+    ) -> tuple[AsyncGenerator[Piece, None], Piece]:
+        """The stream and its first piece, so that an early error still has its HTTP status.
+
+        Objects that were lost are encoded again, and a decoder that died is replaced by another.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            begin = time.perf_counter()
+            media = await _all(
+                [self._encode(part, item, key, trace) for part, item, key in zip(parts, data, keys, strict=True)],
+                parts,
+            )
+            trace.encode_seconds += time.perf_counter() - begin
+            pieces = self.stages.generate(request, media)
+            try:
+                return pieces, await anext(pieces)
+            except BaseException as error:
+                await pieces.aclose()
+                cause = root_cause(error)
+                if attempt == ATTEMPTS or not isinstance(cause, LOST + DIED):
+                    raise
+                if isinstance(cause, LOST):
+                    for key, item in zip(keys, media, strict=True):
+                        self.cache.forget(key, item.ref)
+        raise AssertionError("unreachable")
+
+    async def _encode(self, part: MediaPart, data: bytes, key: str, trace: Trace) -> EncodedMedia:
+        encoded, outcome = await self.cache.get(key, lambda: self.stages.encode(part.modality, data, trace.request_id))
+        trace.cache[outcome] = trace.cache.get(outcome, 0) + 1
+        self.metrics.cache_lookups.inc(tags={"outcome": outcome})
+        self.metrics.cache_bytes.set(self.cache.bytes)
+        return encoded
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, Result]], parts: Sequence[MediaPart]) -> list[Result]:
+    """Everything at once, in order. The first failure cancels the rest; a medium's says which part
+    of the request it was."""
+
+    async def named(coroutine: Coroutine[Any, Any, Result], part: MediaPart) -> Result:
+        try:
+            return await coroutine
+        except Exception as error:
+            cause = root_cause(error)
+            if isinstance(cause, InvalidMedia):
+                raise type(cause)(f"{part.param}: {cause.message}", part.param) from None
+            raise
+
+    tasks = [asyncio.ensure_future(named(c, part)) for c, part in zip(work, parts, strict=True)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def read_messages(body: ChatCompletionRequest) -> tuple[list[Message], list[MediaPart]]:
+    """OpenAI's parts -> our turns. Texts of one turn are joined by newlines; pictures come first,
+    then recordings, then text, as the model was trained."""
+    messages: list[Message] = []
+    media: list[MediaPart] = []
+    for i, message in enumerate(body.messages):
+        parts = [TextPart(type="text", text=message.content)] if isinstance(message.content, str) else message.content
+        texts, images, audios = [], [], []
+        for j, part in enumerate(parts):
+            param = f"messages[{i}].content[{j}]"
+            if isinstance(part, TextPart):
+                texts.append(part.text)
+            elif isinstance(part, ImagePart):
+                images.append(len(media))
+                media.append(MediaPart("image", part.image_url.url, param))
+            elif isinstance(part, AudioPart):
+                audios.append(len(media))
+                media.append(MediaPart("audio", part.input_audio.data, param))
+        role = "system" if message.role == "developer" else message.role
+        messages.append(Message(role, "\n".join(texts), tuple(images), tuple(audios)))
+    return messages, media
+
+
+def _deltas(piece: Piece, trace: Trace) -> list[Delta]:
+    trace.saw(piece)
+    for delta in piece.deltas:
+        if delta.finish_reason == "error":
+            raise GenerationFailed(delta.error or "the model failed on this request")
+    return piece.deltas

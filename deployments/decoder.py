@@ -1,0 +1,132 @@
+"""The language deployment: messages and embeds in, pieces of text out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+from ray import serve
+
+from pipeline.driver import Driver
+from pipeline.engine.engine import EngineConfig, EngineStats
+from pipeline.generator import Generator
+from pipeline.processing.chat import prompt_usage
+from pipeline.types import ChatRequest
+
+from .codec import PackedEmbeds, Piece, unpack
+from .log import log_event
+from .metrics import DecoderMetrics
+from .settings import AppArgs, DecoderSettings
+
+METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
+
+
+@serve.deployment
+class LanguageDecoder:
+    def __init__(self, args: AppArgs) -> None:
+        engine = args.engine
+        generator = Generator.from_pretrained(
+            args.checkpoint_path,
+            device=args.device,
+            dtype=args.dtype,
+            attention=args.attention,
+            engine=EngineConfig(
+                num_blocks=max(engine.kv_cache_tokens // engine.block_size, 1),
+                block_size=engine.block_size,
+                max_context=engine.max_context,
+            ),
+        )
+        self.metrics = DecoderMetrics()
+        self._looked, self._steps = 0.0, 0
+        self.started = self.finished = self.failed = self.cancelled = 0
+        self.driver = Driver(generator, on_change=self._observe)
+        self.reconfigure({})
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        settings = DecoderSettings.model_validate(user_config)
+        self.driver.resize(
+            max_batch_tokens=settings.max_batch_tokens,
+            max_running=settings.max_running,
+            max_waiting=settings.max_waiting,
+            default_max_tokens=settings.default_max_tokens,
+            threads=settings.torch_threads,
+        )
+
+    async def generate(self, request: ChatRequest, **media: PackedEmbeds) -> AsyncIterator[Piece]:
+        """`media_0`, `media_1` … are the request's media in order.
+
+        Raises InvalidRequest, ContextOverflow, Overloaded before the first piece. Closing or
+        cancelling frees the sequences before the next step of the engine.
+        """
+        self.started += 1
+        begin = time.perf_counter()
+        tokens, usage = 0, None
+        try:
+            prompt, embeds = await asyncio.to_thread(self._prepare, request, media)
+            usage = prompt_usage(prompt, embeds)
+            first = True
+            pieces = self.driver.generate(prompt, embeds, request.params, request.n)
+            try:
+                async for deltas in pieces:
+                    tokens += sum(len(delta.token_ids) for delta in deltas)
+                    yield Piece(deltas, usage if first else None, time.perf_counter() - begin if first else 0.0)
+                    first = False
+            finally:
+                await pieces.aclose()
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            self._log(request, "cancelled", begin, tokens, usage)
+            raise
+        except BaseException as error:
+            self.failed += 1
+            self._log(request, type(error).__name__, begin, tokens, usage)
+            raise
+        self.finished += 1
+        self._log(request, "finished", begin, tokens, usage)
+
+    async def stats(self) -> dict[str, float]:
+        """Counters, for tests and for people who debug."""
+        return {
+            "active": self.started - self.finished - self.failed - self.cancelled,
+            "started": self.started,
+            "finished": self.finished,
+            "failed": self.failed,
+            "cancelled": self.cancelled,
+            **asdict(self.driver.stats),
+        }
+
+    async def check_health(self) -> None:
+        if not self.driver.healthy:
+            raise RuntimeError("the engine has stopped")
+
+    def _prepare(self, request: ChatRequest, media: dict[str, PackedEmbeds]) -> Any:
+        embeds = [unpack(media[f"media_{i}"]) for i in range(len(media))]
+        return self.driver.generator.prompt(request.messages, embeds), embeds
+
+    def _log(self, request: ChatRequest, outcome: str, begin: float, tokens: int, usage: Any) -> None:
+        log_event(
+            "generated",
+            request_id=request.request_id,
+            outcome=outcome,
+            seconds=time.perf_counter() - begin,
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=tokens,
+        )
+
+    def _observe(self, stats: EngineStats) -> None:
+        """From the engine's thread, whenever something has changed."""
+        if stats.steps != self._steps:
+            self._steps = stats.steps
+            self.metrics.batch.observe(stats.last_batch)
+        now = time.monotonic()
+        if now - self._looked < METRICS_PERIOD and stats.running:
+            return
+        self._looked = now
+        self.metrics.running.set(stats.running)
+        self.metrics.waiting.set(stats.waiting)
+        self.metrics.blocks.set(stats.blocks_used)
+        self.metrics.blocks_total.set(stats.blocks_total)
+        self.metrics.preemptions.set(stats.preemptions)

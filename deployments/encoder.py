@@ -1,0 +1,97 @@
+"""The encoder deployments: bytes of a medium in, embeds out, batched across requests.
+
+`encode` streams two objects: what the encoding cost, then the embeds. The ingress reads the first
+and passes a reference to the second on to the decoder; it never holds the embeds itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Any
+
+from ray import serve
+
+from pipeline.encoder import AudioStage, EncodeQueue, VisionStage
+
+from .codec import Encoded, PackedEmbeds, pack
+from .log import log_event
+from .metrics import EncoderMetrics
+from .settings import AppArgs, AudioSettings, VisionSettings
+
+
+class _EncoderReplica:
+    """What both encoders share; a subclass makes the stage and its queue."""
+
+    queue: EncodeQueue[Any, Any]
+    metrics: EncoderMetrics
+
+    async def encode(self, data: bytes, request_id: str) -> AsyncIterator[Encoded | PackedEmbeds]:
+        """Raises InvalidMedia, MediaTooLarge, Overloaded; cancelling it frees its place at once."""
+        begin = time.perf_counter()
+        embeds, stats = await self.queue.encode(data)
+        seconds = time.perf_counter() - begin
+        self.metrics.per_unit.observe(stats.queue_seconds / stats.units)
+        self.metrics.batch.observe(stats.batch_units)
+        self.metrics.queued.set(self.queue.stats.queued)
+        log_event("encoded", request_id=request_id, seconds=seconds, **asdict(stats))
+        yield Encoded(stats, seconds - stats.queue_seconds)
+        yield pack(embeds)
+
+    async def stats(self) -> dict[str, float]:
+        """Counters, for tests and for people who debug."""
+        q = self.queue
+        return {
+            "active": q.active,
+            "started": q.started,
+            "finished": q.finished,
+            "failed": q.failed,
+            "cancelled": q.cancelled,
+            **asdict(q.stats),
+        }
+
+    async def check_health(self) -> None:
+        """The event loop answers; the network's thread is renewed with the queue."""
+
+
+@serve.deployment
+class VisionEncoder(_EncoderReplica):
+    def __init__(self, args: AppArgs) -> None:
+        self.stage = VisionStage.from_pretrained(
+            args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
+        )
+        self.metrics = EncoderMetrics("image", "slice")
+        self.queue = EncodeQueue(self.stage, budget=1, max_queued=1)
+        self.reconfigure({})
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        settings = VisionSettings.model_validate(user_config)
+        self.stage.max_pixels = settings.max_pixels
+        self.queue.resize(
+            budget=settings.batch_slices,
+            max_queued=settings.max_queued_slices,
+            workers=settings.decode_threads,
+            threads=settings.torch_threads,
+        )
+
+
+@serve.deployment
+class AudioEncoder(_EncoderReplica):
+    def __init__(self, args: AppArgs) -> None:
+        self.stage = AudioStage.from_pretrained(
+            args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
+        )
+        self.metrics = EncoderMetrics("audio", "second")
+        self.queue = EncodeQueue(self.stage, budget=1, max_queued=1)
+        self.reconfigure({})
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        settings = AudioSettings.model_validate(user_config)
+        self.stage.max_seconds = settings.max_seconds
+        self.queue.resize(
+            budget=settings.batch_seconds,
+            max_queued=settings.max_queued_seconds,
+            workers=settings.decode_threads,
+            threads=settings.torch_threads,
+        )

@@ -1,0 +1,44 @@
+"""The ingress deployment: the HTTP API over handles to the three stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from pipeline.config import ModelConfig
+
+from .api import Service, build_api
+from .completion import Completions
+from .readiness import Readiness
+from .settings import AppArgs, IngressSettings
+from .stages import Stages
+
+
+@serve.deployment
+@serve.ingress()
+class Ingress:
+    def __init__(
+        self, args: AppArgs, vision: DeploymentHandle, audio: DeploymentHandle, decoder: DeploymentHandle
+    ) -> None:
+        readiness = Readiness(serve.get_replica_context().app_name)
+        config = ModelConfig.from_pretrained(args.checkpoint_path)
+        self.completions = Completions(config, Stages(vision, audio, decoder), readiness)
+        self.service = Service(self.completions, args.model)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return build_api(self.service)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self.completions.configure(IngressSettings.model_validate(user_config))
+
+    async def stats(self) -> dict[str, float]:
+        """Counters, for tests and for people who debug."""
+        cache = self.completions.cache
+        return {
+            "active": self.service.active,
+            "encoding": cache.encoding,
+            "media_cached": len(cache),
+            "media_cache_bytes": cache.bytes,
+        }

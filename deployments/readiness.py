@@ -1,0 +1,42 @@
+"""Which stages can serve right now, as Serve's controller sees it; asked at most once a second."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ray import serve
+
+from .protocol import Health, StageHealth
+
+MAX_AGE = 1.0  # seconds
+
+
+class Readiness:
+    def __init__(self, app_name: str) -> None:
+        self._app = app_name
+        self._health = Health(ready=False, stages={})
+        self._asked = -MAX_AGE
+        self._lock = asyncio.Lock()
+
+    async def health(self) -> Health:
+        async with self._lock:
+            if time.monotonic() - self._asked >= MAX_AGE:
+                self._health = await asyncio.to_thread(self._ask)
+                self._asked = time.monotonic()
+            return self._health
+
+    async def missing(self, stages: set[str]) -> list[str]:
+        """Those of `stages` that can't serve now."""
+        known = (await self.health()).stages
+        return sorted(name for name in stages if name not in known or not known[name].ready)
+
+    def _ask(self) -> Health:
+        app = serve.status().applications.get(self._app)
+        stages = {}
+        for name, deployment in (app.deployments if app else {}).items():
+            running = sum(n for state, n in deployment.replica_states.items() if str(state) == "RUNNING")
+            status = str(deployment.status.value)
+            # A stage scaled to zero is healthy: its first request wakes it.
+            stages[name] = StageHealth(status=status, running=running, ready=running > 0 or status == "HEALTHY")
+        return Health(ready=bool(stages) and all(stage.ready for stage in stages.values()), stages=stages)

@@ -1,0 +1,108 @@
+"""Everything that YAML can set, typed and checked. Unknown keys are errors.
+
+`AppArgs` are the builder's arguments: changing one restarts the replicas. The other classes are the
+deployments' `user_config`: changing those reaches running replicas and keeps their processes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineArgs(Settings):
+    """Memory of the decoder: `kv_cache_tokens` tokens in blocks of `block_size`.
+
+    flash-attn needs blocks of 256 tokens. One token of Megrez-3B-Omni takes 80 KiB in bfloat16.
+    `max_context` is the longest prompt plus answer; by default what the checkpoint was trained for.
+    """
+
+    kv_cache_tokens: Count = 32768
+    block_size: Count = 16
+    max_context: Count | None = None
+
+
+class AppArgs(Settings):
+    """`checkpoint` is a directory in the released layout; a relative path starts at the project's
+    folder. `model` is the name that clients send."""
+
+    checkpoint: str
+    model: str = "megrez-omni"
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["auto", "torch", "flash"] = "auto"
+    engine: EngineArgs = EngineArgs()
+
+    @property
+    def checkpoint_path(self) -> Path:
+        path = Path(self.checkpoint).expanduser()
+        return path if path.is_absolute() else PROJECT / path
+
+
+class VisionSettings(Settings):
+    """A batch holds at most `batch_slices` slices, of any requests."""
+
+    batch_slices: Count = 16
+    max_queued_slices: Count = 256
+    max_pixels: Count = 40_000_000
+    decode_threads: Count = 2
+    torch_threads: Count = 1
+
+
+class AudioSettings(Settings):
+    """A batch holds at most `batch_seconds` seconds of sound, of any requests."""
+
+    batch_seconds: Seconds = 120.0
+    max_queued_seconds: Seconds = 3600.0
+    max_seconds: Seconds = 300.0
+    decode_threads: Count = 2
+    torch_threads: Count = 1
+
+
+class DecoderSettings(Settings):
+    """A step computes at most `max_batch_tokens` tokens of at most `max_running` sequences;
+    `max_waiting` more may queue, and the next is refused (429). An answer whose length the client
+    left open ends after `default_max_tokens` (null: where the context ends)."""
+
+    max_batch_tokens: Count = 512
+    max_running: Count = 16
+    max_waiting: Count = 64
+    default_max_tokens: Count | None = 1024
+    torch_threads: Count = 2
+
+
+class FetchSettings(Settings):
+    """Pictures and sound by http(s) URL. Off by default: the server would connect to addresses
+    that clients choose. Addresses that aren't public are refused unless `allow_private`."""
+
+    enabled: bool = False
+    max_bytes: Count = 20_000_000
+    max_seconds: Seconds = 10.0
+    max_redirects: Annotated[int, Field(ge=0)] = 3
+    allow_private: bool = False
+
+
+class IngressSettings(Settings):
+    """The door. `api_keys` empty: everybody may enter."""
+
+    api_keys: tuple[str, ...] = ()
+    max_requests: Count = 256
+    request_seconds: Seconds = 300.0
+    max_body_bytes: Count = 64_000_000
+    max_media: Count = 16
+    max_media_bytes: Count = 20_000_000
+    max_text_characters: Count = 200_000
+    max_answers: Count = 8
+    media_cache_bytes: Count = 256_000_000
+    fetch: FetchSettings = FetchSettings()

@@ -1,0 +1,59 @@
+"""Small things that the engine's tests share."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+from pipeline.engine.engine import Engine, TokenOutput
+from pipeline.types import MediaSpan, Prompt, SamplingParams
+from tests.golden import reference
+
+
+def greedy(max_tokens: int, **changes: Any) -> SamplingParams:
+    return SamplingParams(max_tokens=max_tokens, temperature=0, ignore_eos=True, **changes)
+
+
+def sampled(max_tokens: int, **changes: Any) -> SamplingParams:
+    return SamplingParams(max_tokens=max_tokens, ignore_eos=True, **{"temperature": 1.0, "seed": 7, **changes})
+
+
+def text_prompt(length: int, seed: int = 0, vocab: int = 512) -> Prompt:
+    rng = random.Random(seed)
+    return Prompt([rng.randrange(16, vocab) for _ in range(length)])
+
+
+def golden_prompt() -> tuple[Prompt, list[torch.Tensor]]:
+    """The golden prompt: text, picture, text, sound, text; media are the reference's own embeds."""
+    ref = reference()
+    image = torch.from_numpy(ref["image/sample_image/embeds"]).flatten(0, 1)
+    audio = torch.from_numpy(ref["audio/sample_audio/embeds"])
+    before, between, after = (ref[f"decoder/text_{part}"].tolist() for part in ("before", "between", "after"))
+    ids = [*before, *[0] * len(image), *between, *[0] * len(audio), *after]
+    spans = (
+        MediaSpan(len(before), len(image), 0, 0),
+        MediaSpan(len(before) + len(image) + len(between), len(audio), 1, 0),
+    )
+    return Prompt(ids, spans), [image, audio]
+
+
+def drain(engine: Engine, limit: int = 5000) -> dict[int, list[TokenOutput]]:
+    """Steps until idle. What each sequence put out; each one must have ended once, as its last."""
+    outputs: dict[int, list[TokenOutput]] = defaultdict(list)
+    for _ in range(limit):
+        if engine.idle:
+            break
+        for output in engine.step():
+            outputs[output.sequence_id].append(output)
+    assert engine.idle, "the engine did not come to an end"
+    assert engine.blocks.used == 0
+    for items in outputs.values():
+        assert [o.finish_reason is not None for o in items] == [False] * (len(items) - 1) + [True]
+    return dict(outputs)
+
+
+def tokens(outputs: list[TokenOutput]) -> list[int]:
+    return [o.token_id for o in outputs if o.token_id is not None]

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import io
+import math
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.config import ImageProcessorConfig
+from pipeline.errors import InvalidMedia, MediaTooLarge
+from pipeline.processing.image import best_grid, decode_image, fit_size, patchify, slice_image, to_rgb
+from tests.golden import DATA, META
+
+CONFIG = ImageProcessorConfig()
+LIMIT = 40_000_000
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    image = decode_image(data, LIMIT)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def noise(width: int = 48, height: int = 32) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def gradient(width: int = 64, height: int = 48) -> Image.Image:
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8))
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10))) + chunk(b"IEND", b"")
+    )
+
+
+class TestDecode:
+    @pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+    def test_lossless_formats_keep_every_pixel(self, kind: str, options: dict[str, Any]) -> None:
+        np.testing.assert_array_equal(decode(encode(noise(), kind, **options)), np.asarray(noise()))
+
+    @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])
+    def test_lossy_formats_stay_near(self, kind: str) -> None:
+        assert np.abs(decode(encode(gradient(), kind)) - np.asarray(gradient())).mean() < 8
+
+    @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+    def test_an_animation_is_its_first_frame(self, kind: str) -> None:
+        frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "lime")]
+        options = {"lossless": True} if kind == "WEBP" else {}
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+        assert (decode(data) == [255, 0, 0]).all()
+
+    @pytest.mark.parametrize(
+        ("orientation", "upright"),
+        [
+            (1, lambda a: a),
+            (2, lambda a: a[:, ::-1]),
+            (3, lambda a: a[::-1, ::-1]),
+            (4, lambda a: a[::-1]),
+            (5, lambda a: a.transpose(1, 0, 2)),
+            (6, lambda a: np.rot90(a, -1)),
+            (7, lambda a: a[::-1, ::-1].transpose(1, 0, 2)),
+            (8, lambda a: np.rot90(a, 1)),
+        ],
+    )
+    def test_exif_orientation_is_applied(self, orientation: int, upright: Any) -> None:
+        # Blocks of 32 px survive JPEG's compression.
+        colours = np.array([[[250, 5, 5], [5, 250, 5]], [[5, 5, 250], [250, 250, 250]]], dtype=np.uint8)
+        stored = colours.repeat(32, axis=0).repeat(64, axis=1)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encode(Image.fromarray(stored), "JPEG", quality=95, subsampling=0, exif=exif)
+        seen, wanted = decode(data), upright(stored)
+        assert seen.shape == wanted.shape
+        assert np.abs(seen - wanted).mean() < 4
+
+    def test_cmyk(self) -> None:
+        red = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
+        assert np.abs(decode(encode(red, "JPEG", quality=95)) - [255, 0, 0]).max() < 12
+
+    def test_palette(self) -> None:
+        image = gradient().quantize(16)
+        np.testing.assert_array_equal(decode(encode(image, "PNG")), np.asarray(image.convert("RGB")))
+
+    def test_a_transparent_palette_entry_is_white(self) -> None:
+        image = Image.new("P", (8, 8), 1)
+        image.putpalette([255, 0, 0, 0, 0, 255])
+        image.paste(0, (0, 0, 4, 8))
+        seen = decode(encode(image, "PNG", transparency=0))
+        assert (seen[:, :4] == 255).all()
+        assert (seen[:, 4:] == [0, 0, 255]).all()
+
+    @pytest.mark.parametrize(
+        ("pixel", "wanted"), [((10, 20, 30, 0), (255, 255, 255)), ((0, 0, 0, 128), (127, 127, 127))]
+    )
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+    def test_alpha_is_laid_on_white(self, pixel: tuple[int, ...], wanted: tuple[int, ...], kind: str) -> None:
+        options = {"lossless": True} if kind == "WEBP" else {}
+        assert np.abs(decode(encode(Image.new("RGBA", (16, 16), pixel), kind, **options)) - wanted).max() <= 1
+
+    def test_grey_with_alpha(self) -> None:
+        assert (decode(encode(Image.new("LA", (8, 8), (0, 0)), "PNG")) == 255).all()
+
+    def test_16_bit_grey_is_scaled(self) -> None:
+        values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16).repeat(3, axis=0)
+        seen = decode(encode(Image.fromarray(values), "PNG"))
+        np.testing.assert_array_equal(seen[0], [[0] * 3, [100] * 3, [255] * 3])
+
+    def test_one_bit(self) -> None:
+        image = Image.new("1", (8, 8), 1)
+        image.putpixel((0, 0), 0)
+        seen = decode(encode(image, "PNG"))
+        assert (seen[0, 0] == 0).all()
+        assert (seen[1:] == 255).all()
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+    def test_truncated_bytes_are_refused(self, kind: str) -> None:
+        data = encode(noise(200, 200), kind)
+        for part in (0.02, 0.5, 0.9):
+            with pytest.raises(InvalidMedia):
+                decode_image(data[: int(len(data) * part)], LIMIT)
+
+    @pytest.mark.parametrize("kind", ["BMP", "TIFF", "PPM", "ICO"])
+    def test_other_formats_are_refused(self, kind: str) -> None:
+        with pytest.raises(InvalidMedia, match="PNG, JPEG, WebP and GIF"):
+            decode_image(encode(noise(), kind), LIMIT)
+
+    @given(st.binary(max_size=200))
+    def test_garbage_is_refused(self, data: bytes) -> None:
+        with pytest.raises(InvalidMedia):
+            decode_image(data, LIMIT)
+
+    @given(st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]), st.data())
+    def test_flipped_bytes_give_a_picture_or_a_refusal(self, kind: str, data: Any) -> None:
+        good = bytearray(encode(gradient(), kind))
+        for _ in range(data.draw(st.integers(1, 8))):
+            good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+        try:
+            assert decode_image(bytes(good), LIMIT).mode == "RGB"
+        except InvalidMedia:
+            pass
+
+    # Pillow has limits of its own: from 89 M pixels on it warns, from 179 M on it raises.
+    @pytest.mark.parametrize("side", [7_000, 12_000, 20_000, 60_000])
+    def test_too_many_pixels_are_refused_undecoded(self, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        loads: list[object] = []
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: loads.append(self))
+        with pytest.raises(MediaTooLarge, match="40,000,000"):
+            decode_image(header_only_png(side, side), LIMIT)
+        assert not loads
+
+    def test_the_limit_itself_is_allowed(self) -> None:
+        data = encode(noise(40, 30), "PNG")
+        assert decode_image(data, 1200).size == (40, 30)
+        with pytest.raises(MediaTooLarge, match="40 x 30"):
+            decode_image(data, 1199)
+
+    @pytest.mark.parametrize("size", [(201, 1), (1, 201), (4001, 20)])
+    def test_a_picture_that_is_too_thin_is_refused(self, size: tuple[int, int]) -> None:
+        with pytest.raises(InvalidMedia, match="too thin"):
+            decode_image(encode(Image.new("RGB", size), "PNG"), LIMIT)
+
+    def test_float_pictures(self) -> None:
+        image = Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32))
+        np.testing.assert_array_equal(np.asarray(to_rgb(image))[0, :, 0], [0, 128, 255])
+
+
+class TestSlices:
+    @pytest.mark.parametrize("name", META["images"])
+    def test_golden(self, name: str) -> None:
+        wanted = META["images"][name]
+        image = decode_image((DATA / wanted["path"]).read_bytes(), LIMIT)
+        assert list(image.size) == wanted["size"]
+        sliced = slice_image(image, CONFIG)
+        assert list(sliced.grid or ()) == wanted["grid"]
+        assert [list(s.size) for s in sliced.slices] == wanted["slice_sizes"]
+        assert len(sliced.slices) * 64 == wanted["tokens"]
+        sums = [int(np.asarray(s, dtype=np.int64).sum()) for s in sliced.slices]
+        np.testing.assert_allclose(sums, wanted["pixel_sums"], rtol=1e-3)
+
+    def test_a_small_picture_is_one_slice_enlarged(self) -> None:
+        sliced = slice_image(Image.new("RGB", (100, 50)), CONFIG)
+        assert sliced.grid is None
+        assert [s.size for s in sliced.slices] == [(630, 322)]
+
+    def test_cells_stand_row_by_row(self) -> None:
+        # 3 columns, 2 rows of one colour each.
+        colours = [(40 * i, 255 - 40 * i, 128) for i in range(6)]
+        image = Image.new("RGB", (1200, 800))
+        for i, colour in enumerate(colours):
+            image.paste(colour, (i % 3 * 400, i // 3 * 400, i % 3 * 400 + 400, i // 3 * 400 + 400))
+        sliced = slice_image(image, CONFIG)
+        assert sliced.grid == (3, 2)
+        for cell, colour in zip(sliced.slices[1:], colours, strict=True):
+            middle = np.asarray(cell)[cell.height // 2, cell.width // 2]
+            assert np.abs(middle.astype(int) - colour).max() <= 1
+
+    @pytest.mark.parametrize("size", [(1, 1), (200, 1), (1, 200), (3, 600), (6000, 30), (30, 6000), (13, 13)])
+    def test_odd_shapes_have_slices_of_whole_patches(self, size: tuple[int, int]) -> None:
+        sliced = slice_image(Image.new("RGB", size), CONFIG)
+        columns, rows = sliced.grid or (0, 0)
+        assert len(sliced.slices) == 1 + columns * rows
+        for picture in sliced.slices:
+            assert picture.width % 14 == picture.height % 14 == 0
+            assert min(picture.size) >= 14
+
+    @given(st.integers(1, 4000), st.integers(1, 4000))
+    @example(1077, 683)
+    @example(1228, 2237)
+    @example(1534, 1886)
+    def test_grid_and_sizes_are_minicpm_vs(self, width: int, height: int) -> None:
+        grid, overview, cell = reference_slicing(width, height)
+        if grid is None:
+            assert math.ceil(width * height / 448**2) <= 1
+            assert fit_size((width, height), CONFIG, enlarge=True) == overview
+            return
+        multiple = min(math.ceil(width * height / 448**2), 9)
+        assert best_grid(width, height, multiple, 9) == grid
+        assert fit_size((width, height), CONFIG, enlarge=False) == overview
+        if width * height < 4_000_000 and max(width, height) < 200 * min(width, height):
+            sizes = [s.size for s in slice_image(Image.new("L", (width, height)), CONFIG).slices]
+            assert sizes == [overview] + [cell] * (grid[0] * grid[1])
+
+    @given(st.integers(1, 9), st.sampled_from([14, 28]), st.integers(100, 600))
+    def test_configuration_is_followed(self, most: int, patch: int, resolution: int) -> None:
+        config = ImageProcessorConfig(max_slice_nums=most, scale_resolution=resolution, patch_size=patch)
+        sliced = slice_image(Image.new("L", (900, 700)), config)
+        assert len(sliced.slices) <= 1 + most
+        assert all(s.width % patch == s.height % patch == 0 for s in sliced.slices)
+
+
+def reference_slicing(
+    width: int, height: int, side: int = 448, patch: int = 14, most: int = 9
+) -> tuple[tuple[int, int] | None, tuple[int, int], tuple[int, int] | None]:
+    """MiniCPM-V's slicing, step by step: (grid, size of the overview, size of a cell)."""
+
+    def whole(length: float, unit: int) -> int:
+        return max(round(length / unit) * unit, unit)
+
+    def fit(w: float, h: float, enlarge: bool) -> tuple[int, int]:
+        if w * h > side * side or enlarge:
+            ratio = w / h
+            h = int(side / math.sqrt(ratio))
+            w = int(h * ratio)
+        return whole(w, patch), whole(h, patch)
+
+    multiple = min(math.ceil(width * height / (side * side)), most)
+    if multiple <= 1:
+        return None, fit(width, height, True), None
+    best, error = (1, 1), math.inf
+    for count in (multiple - 1, multiple, multiple + 1):
+        if count == 1 or count > most:
+            continue
+        for columns in range(1, count + 1):
+            if count % columns == 0:
+                rows = count // columns
+                distance = abs(math.log(width / height) - math.log(columns / rows))
+                if distance < error:
+                    best, error = (columns, rows), distance
+    columns, rows = best
+    # The sides are rounded to whole columns and rows before a cell's aspect is taken.
+    cell = fit(whole(width, columns) / columns, whole(height, rows) / rows, True)
+    return best, fit(width, height, False), cell
+
+
+class TestPatchify:
+    def test_patches_are_row_by_row_channels_outermost(self) -> None:
+        image = noise(42, 28)
+        patches, rows, columns = patchify(image, 14)
+        assert (rows, columns) == (2, 3)
+        assert patches.shape == (6, 3 * 14 * 14)
+        assert patches.dtype == np.float32
+        pixels = np.asarray(image).astype(np.float64)
+        for row in range(2):
+            for column in range(3):
+                block = pixels[row * 14 : row * 14 + 14, column * 14 : column * 14 + 14]
+                wanted = ((block - 127.5) / 127.5).transpose(2, 0, 1).ravel()
+                np.testing.assert_allclose(patches[row * 3 + column], wanted, atol=1e-6)
