@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pipeline.types import ChatRequest, Delta, Message, Modality, PromptUsage
 
 from .api_errors import DIED, LOST, ApiError, root_cause
 from .codec import Piece
+from .log import log_event
 from .media import Fetcher, decode_base64, decode_data_url
 from .media_cache import EncodedMedia, MediaCache
 from .metrics import IngressMetrics
@@ -154,7 +156,10 @@ class Completions:
                 cause = root_cause(error)
                 if attempt == ATTEMPTS or not isinstance(cause, LOST + DIED):
                     raise
-                if isinstance(cause, LOST):
+                lost = isinstance(cause, LOST)
+                event = "embeds_lost" if lost else "decoder_died"
+                log_event(event, level=logging.WARNING, request_id=trace.request_id, attempt=attempt)
+                if lost:
                     for key, item in zip(keys, media, strict=True):
                         self.cache.forget(key, item.ref)
         raise AssertionError("unreachable")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
+
+# Ray reads these when it is first imported: clusters of the tests have a token of their own.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
 from pipeline.config import ModelConfig
+from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.generator import Generator
 from pipeline.model.attention import TorchAttention
 from pipeline.model.decoder import DecoderModel
 from pipeline.model.weights import load_stage
@@ -62,3 +70,11 @@ def golden_decoder(golden_path: Path) -> DecoderModel:
     return load_stage(
         lambda: DecoderModel(config, TorchAttention()), golden_path, dtype=torch.float32, device=torch.device("cpu")
     )
+
+
+@pytest.fixture
+def mini_generator(mini_omni: Omni) -> Generator:
+    """A fresh engine over the default checkpoint's weights, which are loaded once."""
+    loaded = mini_omni._generator
+    config = EngineConfig(num_blocks=64)
+    return Generator(loaded.tokenizer, Engine(loaded.engine.runner.model, config, sorted(loaded.engine.eos_ids)))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from pipeline.driver import merge
 from pipeline.engine.engine import Engine, TokenOutput
-from pipeline.types import MediaSpan, Prompt, SamplingParams
+from pipeline.engine.sampler import Sample, Sampler
+from pipeline.engine.sequence import Sequence
+from pipeline.generator import Answer, Generator
+from pipeline.types import Delta, MediaSpan, Prompt, SamplingParams
 from tests.golden import reference
 
 
@@ -57,3 +62,28 @@ def drain(engine: Engine, limit: int = 5000) -> dict[int, list[TokenOutput]]:
 
 def tokens(outputs: list[TokenOutput]) -> list[int]:
     return [o.token_id for o in outputs if o.token_id is not None]
+
+
+def script(generator: Generator, *answers: list[int]) -> None:
+    """Lets answer number i say exactly `answers[i]`: text is then known to the letter. The model
+    and the rest of the sampler (logprobs) still run."""
+    sampler = generator.engine.sampler
+
+    def sample(logits: torch.Tensor, sequence: Sequence) -> Sample:
+        said = answers[sequence.seed_key[1] % len(answers)]
+        return replace(Sampler.sample(sampler, logits, sequence), token_id=said[len(sequence.output)])
+
+    sampler.sample = sample  # type: ignore[method-assign]
+
+
+def finish(generator: Generator, answers: list[Answer]) -> list[Delta]:
+    """Steps until the answers have ended; their pieces joined, each checked to end once."""
+    pieces: dict[Answer, list[Delta]] = {answer: [] for answer in answers}
+    while not generator.idle:
+        for answer, delta in generator.step():
+            pieces[answer].append(delta)
+    for items in pieces.values():
+        assert [d.finish_reason is not None for d in items] == [False] * (len(items) - 1) + [True]
+    assert generator.engine.blocks.used == 0
+    assert not generator._answers
+    return [merge(items)[0] for items in pieces.values()]

@@ -16,8 +16,8 @@ from pipeline.engine.engine import Engine, EngineConfig
 from pipeline.errors import MegrezError
 from pipeline.model.attention import (
     FlashAttention,
-    PagedBatch,
     Packing,
+    PagedBatch,
     TorchAttention,
     make_attention,
     write_cache,

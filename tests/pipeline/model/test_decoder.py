@@ -52,9 +52,7 @@ def test_golden_greedy_tokens(golden_decoder: DecoderModel) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 37, 300])
-def test_logits_equal_transformers_llama(
-    golden_decoder: DecoderModel, llama: LlamaForCausalLM, length: int
-) -> None:
+def test_logits_equal_transformers_llama(golden_decoder: DecoderModel, llama: LlamaForCausalLM, length: int) -> None:
     prompt = text_prompt(length, seed=length)
     engine = Engine(golden_decoder, EngineConfig(num_blocks=64, block_size=7), [])
     with torch.inference_mode():

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from deployments.metrics import DecoderMetrics, EncoderMetrics, IngressMetrics
+
+
+def test_ingress_tags() -> None:
+    metrics = IngressMetrics()
+    metrics.requests.inc(tags={"status": "200"})
+    metrics.tokens.inc(3, tags={"kind": "image"})
+    metrics.cache_lookups.inc(tags={"outcome": "hit"})
+    for histogram in (metrics.ttft, metrics.tpot):
+        histogram.observe(0.1)
+    for gauge in (metrics.active, metrics.cache_bytes):
+        gauge.set(0)
+
+
+def test_encoders_differ_by_modality_and_unit() -> None:
+    vision, audio = EncoderMetrics("image", "slice"), EncoderMetrics("audio", "second")
+    assert vision.per_unit.info["name"] == "megrez_encode_seconds_per_slice"
+    assert audio.per_unit.info["name"] == "megrez_encode_seconds_per_second"
+    for metrics, modality in ((vision, "image"), (audio, "audio")):
+        metrics.per_unit.observe(0.1)
+        metrics.batch.observe(4)
+        metrics.queued.set(2)
+        assert metrics.batch.info["default_tags"]["modality"] == modality
+
+
+def test_two_metrics_share_no_tags() -> None:
+    metrics = EncoderMetrics("image", "slice")
+    # Serve writes the replica's name into the dict it is given.
+    assert metrics.batch.info["default_tags"] is not metrics.queued.info["default_tags"]
+
+
+def test_decoder() -> None:
+    metrics = DecoderMetrics()
+    for gauge in (metrics.running, metrics.waiting, metrics.blocks, metrics.blocks_total, metrics.preemptions):
+        gauge.set(1)
+    metrics.batch.observe(2)
+
+
+def test_names_are_ours_and_unique() -> None:
+    groups = (IngressMetrics(), EncoderMetrics("image", "slice"), DecoderMetrics())
+    names = [metric.info["name"] for group in groups for metric in vars(group).values()]
+    assert len(set(names)) == len(names) == 16
+    assert all(name.startswith("megrez_") for name in names)

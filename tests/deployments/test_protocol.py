@@ -1,0 +1,379 @@
+"""What the wire format accepts, and which field each refusal names."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionMessage
+from pydantic import ValidationError
+
+from deployments.api_errors import ApiError, validation_error
+from deployments.protocol import ChatCompletionRequest, ResponseMessage
+from pipeline.config import GenerationDefaults
+from pipeline.types import SamplingParams
+
+from .fakes import MODEL, House, audio, chat, image, run
+
+
+def parse(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest.model_validate(chat(**fields))
+
+
+def refusal(body: Any) -> ApiError:
+    """Over HTTP pydantic's locations begin with 'body'; field_path knows both."""
+    with pytest.raises(ValidationError) as caught:
+        ChatCompletionRequest.model_validate(body)
+    return validation_error(caught.value.errors())
+
+
+ACCEPTED: dict[str, list[Any]] = {
+    "stream": [True, False, None],
+    "n": [1, 8, None],
+    "max_tokens": [1, 4096, None],
+    "max_completion_tokens": [1, None],
+    "stop": ["\n", ["a", "b"], [], None],
+    "seed": [0, -(2**63), 2**63 - 1, None],
+    "temperature": [0, 0.7, 1, 2, None],
+    "top_p": [0.1, 1, None],
+    "presence_penalty": [-2, 0, 2.0, None],
+    "frequency_penalty": [-2, 0, 2.0, None],
+    "logprobs": [True, False, None],
+    "response_format": [{"type": "text"}, None],
+    "user": ["someone", None],
+    "top_k": [-1, 0, 50, None],
+    "min_p": [0, 0.05, 1, None],
+    "repetition_penalty": [0.5, 1, 1.2, None],
+    "ignore_eos": [True, False, None],
+    "min_tokens": [0, 5, None],
+    "stop_token_ids": [[], [1, 2], None],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, v) for name, values in ACCEPTED.items() for v in values])
+def test_accepted(name: str, value: Any) -> None:
+    assert getattr(parse(**{name: value}), name) == value if not isinstance(value, dict) else parse(**{name: value})
+
+
+def test_every_field_is_tried() -> None:
+    elsewhere = {"model", "messages", "stream_options", "top_logprobs"}
+    assert set(ACCEPTED) | elsewhere == set(ChatCompletionRequest.model_fields)
+
+
+REFUSED: list[tuple[str, Any]] = [
+    ("stream", "true"),
+    ("stream", 1),
+    ("n", 0),
+    ("n", "2"),
+    ("n", 1.0),
+    ("n", True),
+    ("max_tokens", 0),
+    ("max_tokens", 1.5),
+    ("max_tokens", "16"),
+    ("max_completion_tokens", -1),
+    ("max_completion_tokens", False),
+    ("stop", 5),
+    ("stop", {"a": 1}),
+    ("stop", ["x"] * 17),
+    ("seed", 2**63),
+    ("seed", -(2**63) - 1),
+    ("seed", "7"),
+    ("temperature", "0.7"),
+    ("temperature", True),
+    ("temperature", -0.1),
+    ("temperature", 2.1),
+    ("temperature", float("nan")),
+    ("temperature", float("inf")),
+    ("top_p", 0),
+    ("top_p", 1.01),
+    ("top_p", float("nan")),
+    ("presence_penalty", 2.5),
+    ("presence_penalty", float("nan")),
+    ("frequency_penalty", -2.5),
+    ("frequency_penalty", float("nan")),
+    ("logprobs", 1),
+    ("logprobs", "yes"),
+    ("top_logprobs", 21),
+    ("top_logprobs", -1),
+    ("top_logprobs", True),
+    ("user", 5),
+    ("top_k", -2),
+    ("top_k", 1.5),
+    ("top_k", 2**31),
+    ("min_p", -0.1),
+    ("min_p", float("nan")),
+    ("repetition_penalty", 0),
+    ("repetition_penalty", 11),
+    ("repetition_penalty", float("nan")),
+    ("ignore_eos", "no"),
+    ("min_tokens", -1),
+    ("min_tokens", True),
+    ("stop_token_ids", 5),
+    ("stop_token_ids", list(range(65))),
+    ("response_format", "text"),
+    ("stream_options", True),
+    ("messages", []),
+    ("messages", "hi"),
+    ("messages", None),
+    ("model", None),
+    ("model", 5),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED, ids=str)
+def test_refused_and_named(name: str, value: Any) -> None:
+    error = refusal({**chat(), name: value}).body.error
+    assert error.param == name
+    assert error.code == "invalid_value"
+    assert error.message.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"stop": ["a", 1]}, "stop[1]"),
+        ({"stop_token_ids": [1, "2"]}, "stop_token_ids[1]"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stop_token_ids": [True]}, "stop_token_ids[0]"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
+        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"response_format": {}}, "response_format.type"),
+    ],
+)
+def test_refused_inside(fields: dict[str, Any], path: str) -> None:
+    error = refusal({**chat(), **fields}).body.error
+    assert error.param == path
+    assert error.code == "invalid_value"
+
+
+TEXT = {"type": "text", "text": "look"}
+
+
+@pytest.mark.parametrize(
+    ("message", "path"),
+    [
+        ("hi", ""),
+        (5, ""),
+        ({"content": "hi"}, ""),
+        ({"role": "tool", "content": "hi"}, ""),
+        ({"role": 5, "content": "hi"}, ""),
+        ({"role": "user"}, ".content"),
+        ({"role": "user", "content": None}, ".content"),
+        ({"role": "user", "content": 5}, ".content"),
+        ({"role": "user", "content": TEXT}, ".content"),
+        ({"role": "user", "content": ["hi"]}, ".content[0]"),
+        ({"role": "user", "content": [TEXT, {"type": "video_url"}]}, ".content[1]"),
+        ({"role": "user", "content": [TEXT, {"text": "untyped"}]}, ".content[1]"),
+        ({"role": "user", "content": [{"type": "text"}]}, ".content[0].text"),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, ".content[0].text"),
+        ({"role": "user", "content": [TEXT, TEXT, {"type": "image_url"}]}, ".content[2].image_url"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": "http://x"}]}, ".content[0].image_url"),
+        ({"role": "user", "content": [TEXT, {"type": "image_url", "image_url": {}}]}, ".content[1].image_url.url"),
+        (
+            {"role": "user", "content": [TEXT, TEXT, {"type": "image_url", "image_url": {"url": 5}}]},
+            ".content[2].image_url.url",
+        ),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "detail": "best"}}]},
+            ".content[0].image_url.detail",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x", "format": "aac"}}]},
+            ".content[0].input_audio.format",
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"format": "wav"}}]},
+            ".content[0].input_audio.data",
+        ),
+        ({"role": "system", "content": [{"type": "text", "text": 5}]}, ".content[0].text"),
+        ({"role": "system", "content": [image()]}, ".content[0].type"),
+        ({"role": "assistant", "content": [TEXT, {"type": "text"}]}, ".content[1].text"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, ".tool_calls"),
+        ({"role": "assistant", "content": "x", "refusal": "no"}, ".refusal"),
+    ],
+    ids=str,
+)
+def test_ill_formed_message_is_named(message: Any, path: str) -> None:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}, message]}
+    error = refusal(body).body.error
+    assert error.param == f"messages[1]{path}"
+    assert error.code == "invalid_value"
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"tools": []}, "tools"),
+        ({"logit_bias": {}}, "logit_bias"),
+        ({"temprature": 1}, "temprature"),
+        ({"str": 1}, "str"),
+        ({"a[0]": 1}, "a[0]"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        ({"response_format": {"type": "text", "schema": {}}}, "response_format.schema"),
+        ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, "messages[0].name"),
+        ({"messages": [{"role": "assistant", "content": "x", "prefix": True}]}, "messages[0].prefix"),
+        ({"messages": [{"role": "user", "content": [{**TEXT, "cache": 1}]}]}, "messages[0].content[0].cache"),
+        ({"messages": [{"role": "system", "content": [{**TEXT, "cache": 1}]}]}, "messages[0].content[0].cache"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "id": 1}}]}]},
+            "messages[0].content[0].image_url.id",
+        ),
+    ],
+    ids=str,
+)
+def test_unknown_field_is_named(change: dict[str, Any], path: str) -> None:
+    error = refusal({**chat(), **change}).body.error
+    assert error.param == path
+    assert error.code == "unknown_field"
+    assert path in error.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
+        ({"top_logprobs": 2}, "logprobs: true"),
+        ({"top_logprobs": 2, "logprobs": False}, "logprobs: true"),
+        ({"stream_options": {"include_usage": True}}, "stream: true"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["a", ""]}, "stop"),
+        ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
+    ],
+)
+def test_contradictions(fields: dict[str, Any], words: str) -> None:
+    error = refusal(chat(**fields)).body.error
+    assert words in error.message
+    assert "Value error" not in error.message
+
+
+class TestMessages:
+    def test_developer_is_system(self) -> None:
+        body = ChatCompletionRequest.model_validate(
+            {"model": MODEL, "messages": [{"role": "developer", "content": "be kind"}, *chat()["messages"]]}
+        )
+        assert body.messages[0].role == "developer"
+
+    def test_text_parts(self) -> None:
+        for role in ("system", "developer", "user", "assistant"):
+            ChatCompletionRequest.model_validate({"model": MODEL, "messages": [{"role": role, "content": [TEXT]}]})
+
+    def test_media_in_any_number_and_order(self) -> None:
+        parts = [audio(), TEXT, image(), image(), TEXT, audio()]
+        body = parse(content=parts)
+        assert [part.type for part in body.messages[0].content] == [part["type"] for part in parts]  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize("detail", ["auto", "low", "high"])
+    def test_detail(self, detail: str) -> None:
+        parse(content=[{"type": "image_url", "image_url": {"url": "http://x/a.png", "detail": detail}}])
+
+    def test_an_answer_comes_back_as_the_client_holds_it(self) -> None:
+        # What `messages.append(response.choices[0].message)` sends, in the client's several ways.
+        wire = ResponseMessage(content="A cat.").model_dump()
+        message = ChatCompletionMessage.model_validate(wire)
+        for sent in (wire, message.model_dump(), message.model_dump(exclude_unset=True), message.to_dict()):
+            conversation = [*chat()["messages"], sent, {"role": "user", "content": "Sure?"}]
+            body = ChatCompletionRequest.model_validate({"model": MODEL, "messages": conversation})
+            assert body.messages[1].content == "A cat."
+
+
+class TestSampling:
+    def test_silence_means_the_checkpoints_defaults(self) -> None:
+        defaults = GenerationDefaults(temperature=0.7, top_p=0.9, top_k=50, repetition_penalty=1.1)
+        assert parse().sampling(defaults) == SamplingParams(
+            max_tokens=None, temperature=0.7, top_p=0.9, top_k=50, repetition_penalty=1.1
+        )
+
+    def test_null_is_silence(self) -> None:
+        names = set(ChatCompletionRequest.model_fields) - {"model", "messages"}
+        assert parse(**dict.fromkeys(names)).sampling(GenerationDefaults()) == SamplingParams()
+
+    def test_what_was_sent_wins(self) -> None:
+        sent = {
+            "temperature": 0,
+            "top_p": 0.5,
+            "top_k": 3,
+            "min_p": 0.1,
+            "repetition_penalty": 1.5,
+            "presence_penalty": -1,
+            "frequency_penalty": 1,
+            "seed": 0,
+            "stop_token_ids": [7],
+            "min_tokens": 2,
+            "max_tokens": 9,
+            "ignore_eos": True,
+        }
+        defaults = GenerationDefaults(temperature=0.7, top_p=0.9, top_k=50, repetition_penalty=1.1)
+        params = parse(**sent, stop=["a", "b"]).sampling(defaults)
+        assert params == SamplingParams(**{**sent, "stop_token_ids": (7,), "stop": ("a", "b")})
+
+    @pytest.mark.parametrize("top_k", [-1, 0])
+    def test_top_k_off(self, top_k: int) -> None:
+        assert parse(top_k=top_k).sampling(GenerationDefaults(top_k=50)).top_k == 0
+
+    @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+    def test_both_names_of_the_limit(self, name: str) -> None:
+        assert parse(**{name: 5}).sampling(GenerationDefaults()).max_tokens == 5
+        assert parse(max_tokens=5, max_completion_tokens=5).sampling(GenerationDefaults()).max_tokens == 5
+
+    @pytest.mark.parametrize(("stop", "strings"), [(None, ()), ("x", ("x",)), ([], ()), (["x", "y"], ("x", "y"))])
+    def test_stop(self, stop: Any, strings: tuple[str, ...]) -> None:
+        assert parse(stop=stop).sampling(GenerationDefaults()).stop == strings
+
+    @pytest.mark.parametrize(
+        ("fields", "logprobs"),
+        [({}, None), ({"logprobs": False}, None), ({"logprobs": True}, 0), ({"logprobs": True, "top_logprobs": 3}, 3)],
+    )
+    def test_logprobs(self, fields: dict[str, Any], logprobs: int | None) -> None:
+        assert parse(**fields).sampling(GenerationDefaults()).logprobs == logprobs
+
+
+FIELDS = sorted(ChatCompletionRequest.model_fields)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+)
+PARTS = st.sampled_from([TEXT, image(), audio(), {"type": "image_url"}, {"type": "input_audio", "input_audio": 5}])
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "user", "assistant", "x"]), "content": JSON | st.lists(PARTS, max_size=3)}
+    ),
+    max_size=3,
+)
+BODIES = st.builds(
+    lambda messages, fields: {"model": MODEL, "messages": messages, **fields},
+    MESSAGES,
+    st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=6), JSON, max_size=3),
+)
+
+
+@settings(max_examples=150)
+@given(body=JSON | BODIES)
+def test_arbitrary_json_is_an_answer_or_a_named_error(house: House, body: Any) -> None:
+    async def main() -> None:
+        async with house.client() as client:  # a bug would come through as an exception
+            content = json.dumps(body).encode()
+            response = await client.post(
+                "/v1/chat/completions", content=content, headers={"content-type": "application/json"}
+            )
+        assert response.status_code in (200, 400, 404, 413), response.text
+        if response.status_code != 200:
+            assert response.json()["error"]["message"]
+
+    run(main())
+    assert house.idle()
+
+
+@settings(max_examples=60)
+@given(content=st.binary(max_size=40) | st.sampled_from([b"", b"null", b"[" * 5000, b"1" * 5000, b'"\\ud800"', b"{}"]))
+def test_arbitrary_bytes_are_a_400(house: House, content: bytes) -> None:
+    async def main() -> None:
+        async with house.client() as client:
+            headers = {"content-type": "application/json"}
+            response = await client.post("/v1/chat/completions", content=content, headers=headers)
+        assert response.status_code == 400, response.text
+        assert response.json()["error"]["type"] == "invalid_request_error"
+
+    run(main())

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from ray import serve
+from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger
+from ray.serve.schema import DeploymentStatusOverview
+
+from deployments import readiness
+from deployments.readiness import Readiness
+
+from .fakes import run
+
+
+class Controller:
+    """`serve.status()` with the states that a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.deployments: dict[str, DeploymentStatusOverview] = {}
+        monkeypatch.setattr(serve, "status", self.status)
+
+    def set(self, name: str, status: str, **replicas: int) -> None:
+        # The controller counts replicas by the states' values: plain strings.
+        self.deployments[name] = DeploymentStatusOverview(
+            DeploymentStatus(status),
+            DeploymentStatusTrigger.CONFIG_UPDATE_STARTED,
+            dict(replicas),
+            "",  # type: ignore[arg-type]
+        )
+
+    def status(self) -> SimpleNamespace:
+        self.asked += 1
+        return SimpleNamespace(applications={"megrez": SimpleNamespace(deployments=self.deployments)})
+
+
+@pytest.fixture
+def controller(monkeypatch: pytest.MonkeyPatch) -> Controller:
+    return Controller(monkeypatch)
+
+
+def test_ready_when_every_stage_is(controller: Controller) -> None:
+    controller.set("Ingress", "HEALTHY", RUNNING=1)
+    controller.set("VisionEncoder", "UPDATING", STARTING=1)
+    health = run(Readiness("megrez").health())
+    assert not health.ready
+    assert health.stages["Ingress"].ready
+    assert not health.stages["VisionEncoder"].ready
+    assert health.stages["VisionEncoder"].model_dump() == {"status": "UPDATING", "running": 0, "ready": False}
+    controller.set("VisionEncoder", "UPDATING", STARTING=1, RUNNING=1)
+    assert run(Readiness("megrez").health()).ready
+
+
+@pytest.mark.parametrize(
+    ("status", "replicas", "ready"),
+    [
+        ("HEALTHY", {}, True),  # scaled to zero: the first request wakes it
+        ("UPDATING", {"RUNNING": 1, "STOPPING": 1}, True),
+        ("UPDATING", {}, False),
+        ("UNHEALTHY", {"RUNNING": 1}, True),
+        ("UNHEALTHY", {"STARTING": 2}, False),
+        ("DEPLOY_FAILED", {}, False),
+    ],
+)
+def test_states(controller: Controller, status: str, replicas: dict[str, int], ready: bool) -> None:
+    controller.set("LanguageDecoder", status, **replicas)
+    health = run(Readiness("megrez").health())
+    assert health.ready is health.stages["LanguageDecoder"].ready is ready
+    assert health.stages["LanguageDecoder"].running == replicas.get("RUNNING", 0)
+
+
+def test_no_application_is_not_ready(controller: Controller) -> None:
+    assert not run(Readiness("other").health()).ready
+    assert run(Readiness("other").missing({"LanguageDecoder"})) == ["LanguageDecoder"]
+
+
+def test_missing_names_what_a_request_needs(controller: Controller) -> None:
+    controller.set("LanguageDecoder", "HEALTHY", RUNNING=1)
+    controller.set("VisionEncoder", "UPDATING", STARTING=1)
+    needs = Readiness("megrez")
+    assert run(needs.missing({"LanguageDecoder"})) == []
+    needs = Readiness("megrez")
+    assert run(needs.missing({"LanguageDecoder", "VisionEncoder", "AudioEncoder"})) == ["AudioEncoder", "VisionEncoder"]
+
+
+def test_the_controller_is_asked_once_a_second(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(readiness, "time", SimpleNamespace(monotonic=lambda: now))
+    controller.set("Ingress", "HEALTHY", RUNNING=1)
+
+    async def main() -> None:
+        nonlocal now
+        asked = Readiness("megrez")
+        await asyncio.gather(*(asked.health() for _ in range(50)))
+        assert controller.asked == 1
+        now += 0.9
+        await asked.health()
+        assert controller.asked == 1
+        now += 0.2
+        assert (await asked.health()).ready
+        assert controller.asked == 2
+
+    run(main())
