@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
@@ -34,7 +35,8 @@ class Stages:
         try:
             refs = await response._to_object_ref_gen()
             report: Encoded = await (await anext(refs))
-            ref = await anext(refs)
+            # Ray's `anext` would fetch the embeds to this node; `next` waits without fetching.
+            ref = await asyncio.to_thread(next, refs)
         except BaseException:
             response.cancel()
             raise

@@ -51,9 +51,10 @@ def run(coroutine: Coroutine[Any, Any, Result], *, seconds: float = 20) -> Resul
 
 
 async def until(condition: Any, seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.001)
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it didn't come true"
+        await asyncio.sleep(0.001)
 
 
 def task_error(cause: Exception) -> BaseException:

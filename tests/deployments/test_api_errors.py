@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -30,7 +29,6 @@ STAGE_ERRORS: list[tuple[Exception, int, str, str]] = [
     (Overloaded("the line is full"), 429, "rate_limit_error", "overloaded"),
     (serve_errors.BackPressureError(1, 1), 429, "rate_limit_error", "overloaded"),
     (TimeoutError(), 504, "server_error", "timeout"),
-    (asyncio.TimeoutError(), 504, "server_error", "timeout"),
     (serve_errors.DeploymentUnavailableError(DeploymentID("d", "a")), 503, "server_error", "not_ready"),
     (GenerationFailed("NaN"), 500, "server_error", "generation_failed"),
     (ray_errors.ActorDiedError(), 503, "server_error", "stage_died"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import yaml
 from openai import AsyncOpenAI, OpenAI
 
@@ -60,16 +62,26 @@ class Process:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        try:
-            os.killpg(self._popen.pid, how)
-            self._popen.wait(timeout=40)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._popen.pid, signal.SIGKILL)
-            self._popen.wait()
-        except ProcessLookupError:
-            self._popen.wait()
+    def stop(self) -> None:
+        """Politely, then what is left of it by force."""
+        family = self._family()
+        self._popen.terminate()
+        psutil.wait_procs(family, timeout=20)
+        self.kill(family)
+
+    def kill(self, family: list[psutil.Process] | None = None) -> None:
+        """As if its machine had lost power."""
+        for process in self._family() if family is None else family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._popen.wait()
         self._file.close()
+
+    def _family(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self._popen.pid)
+            return [parent, *parent.children(recursive=True)]
+        return []
 
 
 class Server:
@@ -171,6 +183,7 @@ class Cluster(Server):
     def stop(self) -> None:
         for node in reversed(self.nodes):
             node.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_node(self, name: str, options: str) -> Process:
         command = [str(BIN / "ray"), "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]

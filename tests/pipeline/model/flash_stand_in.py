@@ -5,6 +5,7 @@ Computed in float32 and rounded once, with the causal mask aligned to the bottom
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections import Counter
 from typing import Any
@@ -78,8 +79,8 @@ def flash_attn_varlen_func(
     ends_q, ends_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     assert ends_q[0] == ends_k[0] == 0
     assert ends_q[-1] == len(q), "cu_seqlens_q does not cover q"
-    lengths_q = [b - a for a, b in zip(ends_q, ends_q[1:], strict=False)]
-    lengths_k = [b - a for a, b in zip(ends_k, ends_k[1:], strict=False)]
+    lengths_q = [b - a for a, b in itertools.pairwise(ends_q)]
+    lengths_k = [b - a for a, b in itertools.pairwise(ends_k)]
     assert max(lengths_q) <= max_seqlen_q
     assert max(lengths_k) <= max_seqlen_k
     if block_table is None:

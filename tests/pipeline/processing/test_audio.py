@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Any
 
@@ -95,10 +96,8 @@ class TestDecode:
         good = bytearray(encode(tone(0.2), kind=kind))
         for _ in range(data.draw(st.integers(1, 8))):
             good[data.draw(st.integers(0, min(len(good), 400) - 1))] = data.draw(st.integers(0, 255))
-        try:
+        with contextlib.suppress(InvalidMedia):
             assert np.isfinite(decode(bytes(good))).all()
-        except InvalidMedia:
-            pass
 
     @pytest.mark.parametrize("kind", ["AIFF", "AU", "CAF"])
     def test_other_formats_are_refused(self, kind: str) -> None:
