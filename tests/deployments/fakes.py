@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -48,6 +49,23 @@ def run(coroutine: Coroutine[Any, Any, Result], *, seconds: float = 20) -> Resul
     result = asyncio.run(main())
     assert not problems
     return result
+
+
+@contextmanager
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What goes to Serve's logger, which hands nothing on to pytest once Serve has set it up."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger("ray.serve")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield records
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 async def until(condition: Any, seconds: float = 5) -> None:

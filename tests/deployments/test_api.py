@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +30,7 @@ from .fakes import (
     chat,
     events,
     image,
+    logged,
     pieces,
     run,
     task_error,
@@ -228,7 +228,7 @@ class TestDeadline:
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("where", ["encoding", "before"])
     def test_before_the_first_token(self, house: House, where: str, stream: bool) -> None:
-        house.configure(request_seconds=0.05)
+        house.configure(request_seconds=0.3)
         if where == "encoding":
             house.stages.encodings = deque([[5.0]])
         else:
@@ -240,7 +240,7 @@ class TestDeadline:
         assert house.idle()
 
     def test_after_the_first_token(self, house: House) -> None:
-        house.configure(request_seconds=0.05)
+        house.configure(request_seconds=0.3)
         house.stages.answers = deque([[*FIRST, 5.0]])
         response = run(house.post(stream=True))
         *_, last = events(response.text)
@@ -252,12 +252,12 @@ class TestDeadline:
     @pytest.mark.parametrize("stalled", [1, 2, 3])
     def test_a_reader_that_stalls_past_it(self, house: House, stalled: int) -> None:
         """The deadline may pass while a chunk is on its way out: the reader is told, not cut off."""
-        house.configure(request_seconds=0.1)
+        house.configure(request_seconds=0.3)
         house.stages.answers = deque([[*pieces("a", "b", "c")[:2], 5.0]])
 
         async def main() -> None:
             client = RawClient(house.api, chat(stream=True), spec_version="2.4")
-            client.stall[stalled] = 0.3
+            client.stall[stalled] = 0.5
             await client.start()
             assert events(client.text)[-1]["error"]["code"] == "timeout"
             assert not client.sent[-1]["more_body"]
@@ -542,17 +542,10 @@ class TestBooks:
         assert [value for value, _ in house.metrics["active"].seen] == [1, 0]
         assert house.metrics["requests"].seen == [(1.0, {"status": "200"})]
 
-    def test_one_line_a_request(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
-        logger = logging.getLogger("ray.serve")
-        logger.addHandler(caplog.handler)
-        level = logger.level
-        logger.setLevel(logging.INFO)
-        try:
+    def test_one_line_a_request(self, house: House) -> None:
+        with logged() as records:
             run(post(house, [image()]))
-        finally:
-            logger.setLevel(level)
-            logger.removeHandler(caplog.handler)
-        (line,) = {record.getMessage() for record in caplog.records if record.getMessage().startswith("completed ")}
+        (line,) = [text for record in records if (text := record.getMessage()).startswith("completed ")]
         fields = json.loads(line.removeprefix("completed "))
         assert fields["request_id"] == house.stages.requests[0].request_id
         assert (fields["status"], fields["images"], fields["completion_tokens"]) == (200, 1, 3)
@@ -560,14 +553,10 @@ class TestBooks:
         assert fields["media_cache"] == {"miss": 1}
         assert {"fetch_seconds", "encode_seconds", "ttft_seconds", "seconds"} <= set(fields)
 
-    def test_our_own_bug_is_logged_once(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
-        logger = logging.getLogger("ray.serve")
-        logger.addHandler(caplog.handler)
+    def test_our_own_bug_is_logged_once(self, house: House) -> None:
         house.stages.answers = deque([[ValueError("a bug")]])
-        try:
+        with logged() as records:
             run(house.post())
-        finally:
-            logger.removeHandler(caplog.handler)
-        (record,) = {r for r in caplog.records if r.levelname == "ERROR"}
+        (record,) = [record for record in records if record.levelname == "ERROR"]
         assert record.exc_info is not None
         assert "a bug" in str(record.exc_info[1])

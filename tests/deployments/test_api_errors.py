@@ -114,7 +114,18 @@ def test_lost_objects_are_known(error: Exception) -> None:
         (("body", "messages", 0), "messages[0]"),
         (("body", "messages", 1, "user", "content", "str"), "messages[1].content"),
         (
-            ("body", "messages", 1, "user", "content", "list[tagged-union[…]]", 2, "image_url", "image_url", "url"),
+            (
+                "body",
+                "messages",
+                1,
+                "user",
+                "content",
+                "list[tagged-union[TextPart,ImagePart,AudioPart]]",
+                2,
+                "image_url",
+                "image_url",
+                "url",
+            ),
             "messages[1].content[2].image_url.url",
         ),
         (("body", "stop", "list[str]", 1), "stop[1]"),
@@ -131,7 +142,17 @@ def test_the_deepest_complaint_is_told() -> None:
     errors = [
         {"loc": ("body", "messages", 0, "user", "content", "str"), "type": "string_type", "msg": "no string"},
         {
-            "loc": ("body", "messages", 0, "user", "content", "list[…]", 0, "text", "text"),
+            "loc": (
+                "body",
+                "messages",
+                0,
+                "user",
+                "content",
+                "list[tagged-union[TextPart,ImagePart,AudioPart]]",
+                0,
+                "text",
+                "text",
+            ),
             "type": "string_type",
             "msg": "Value error, text it must be",
         },

@@ -20,7 +20,22 @@ from pipeline.config import ModelConfig
 from pipeline.errors import GenerationFailed, InvalidMedia, InvalidRequest, MediaTooLarge, Overloaded
 from pipeline.types import ChatRequest, Delta, Message
 
-from .fakes import MODEL, USAGE, FakeReadiness, FakeStages, House, audio, chat, image, pieces, run, task_error, until
+from .fakes import (
+    MODEL,
+    USAGE,
+    FakeReadiness,
+    FakeStages,
+    House,
+    audio,
+    chat,
+    image,
+    logged,
+    pieces,
+    run,
+    task_error,
+    until,
+)
+from .test_media import Site, with_site
 
 
 def request(content: Any = "hi", **fields: Any) -> ChatCompletionRequest:
@@ -210,6 +225,19 @@ class TestMedia:
         assert "messages[0].content[2]" in caught.value.message
         assert not house.stages.encoded
 
+    def test_by_url(self, house: House) -> None:
+        async def main(site: Site) -> None:
+            house.configure(fetch={"enabled": True, "allow_private": True, "max_bytes": 100})
+            picture = {"type": "image_url", "image_url": {"url": site.url("/picture")}}
+            _, trace = await outcome(house, [picture, audio(site.url("/picture"))])
+            assert house.stages.encoded == [("image", b"picture"), ("audio", b"picture")]
+            assert trace.fetch_seconds > 0
+            with pytest.raises(MediaTooLarge) as caught:
+                await text(house, [image(), audio(site.url("/size/101"))])
+            assert caught.value.param == "messages[0].content[1]"
+
+        with_site(main)
+
     def test_a_medium_that_an_encoder_refuses_is_named(self, house: House) -> None:
         # Whichever of the two is encoded first.
         house.stages.encodings = deque([[task_error(InvalidMedia("no picture", "digest"))], [0.01]])
@@ -263,8 +291,10 @@ class TestRetry:
         async def main() -> None:
             await text(house, [image()])
             house.stages.answers = deque([[lost()], pieces("again")])
-            answer, trace = await outcome(house, [image()])
+            with logged() as lines:
+                answer, trace = await outcome(house, [image()])
             assert answer == "again"
+            assert [line.levelname for line in lines if line.getMessage().startswith("embeds_lost ")] == ["WARNING"]
             assert trace.cache == {"hit": 1, "miss": 1}
             assert trace.completion_tokens == 1
 
