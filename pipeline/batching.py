@@ -64,7 +64,8 @@ class Batcher(Generic[Unit, Result]):
         Raises Overloaded when the line is full; a caller whose units alone exceed the limit is let
         in when the line is empty.
         """
-        if self._line and self._queued() + sum(costs) > self.max_queued:
+        queued = self._queued()
+        if queued and queued + sum(costs) > self.max_queued:
             raise Overloaded("too much work is waiting for this encoder")
         loop = asyncio.get_running_loop()
         jobs = [_Job(u, c, loop.create_future()) for u, c in zip(units, costs, strict=True)]
@@ -131,6 +132,7 @@ class Batcher(Generic[Unit, Result]):
         try:
             loop = asyncio.get_running_loop()
             results = await loop.run_in_executor(self._thread, self._run, units, checkpoint)
+            assert len(results) == len(units), "one result a unit"
         except Cancelled:
             self._dropped += len(batch)
         except Exception as error:

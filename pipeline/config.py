@@ -147,8 +147,9 @@ class ModelConfig:
         vision_keys["drop_last_layer"] = config.get("drop_vision_last_layer", False)
         vision = _pick(VisionConfig, vision_keys, "config.json: vision_config")
         audio = _pick(AudioConfig, _section(config, "audio_config"), "config.json: audio_config")
-        image_keys = {"patch_size": vision.patch_size, **preprocessor, **preprocessor.get("image_processor", {})}
-        audio_keys = {"n_mels": audio.n_mels, **preprocessor.get("audio_processor", {})}
+        images, sounds = (_optional(preprocessor, key) for key in ("image_processor", "audio_processor"))
+        image_keys = {"patch_size": vision.patch_size, **preprocessor, **images}
+        audio_keys = {"n_mels": audio.n_mels, **sounds}
         result = cls(
             decoder=decoder,
             vision=vision,
@@ -218,6 +219,13 @@ def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def _optional(config: dict[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise CheckpointError(f"preprocessor_config.json: {key} is not an object")
+    return value or {}
+
+
 def _pick(cls: type[Any], values: dict[str, Any], where: str) -> Any:
     """Builds `cls` from the keys of `values` that it has, checking types and signs."""
     kinds = {"int": int, "float": (int, float), "bool": bool}
@@ -238,14 +246,26 @@ def _pick(cls: type[Any], values: dict[str, Any], where: str) -> Any:
 
 
 def _generation_defaults(config: dict[str, Any], generation: dict[str, Any]) -> GenerationDefaults:
+    """Keys that are absent or null leave the defaults; `do_sample: false` means greedy."""
+    where = "generation_config.json"
+
+    def number(key: str, default: float) -> float:
+        value = generation.get(key)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise CheckpointError(f"{where}: {key} must be a number of at least 0, got {value!r}")
+        return value
+
     eos = generation.get("eos_token_id", config.get("eos_token_id"))
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    sampled = bool(generation.get("do_sample", True))
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        raise CheckpointError(f"{where}: eos_token_id must be an integer or a list of them, got {eos!r}")
     base = GenerationDefaults()
     return GenerationDefaults(
-        temperature=float(generation.get("temperature", base.temperature)) if sampled else 0.0,
-        top_p=float(generation.get("top_p", base.top_p)),
-        top_k=int(generation.get("top_k", base.top_k)),
-        repetition_penalty=float(generation.get("repetition_penalty", base.repetition_penalty)),
-        eos_token_ids=tuple(int(i) for i in ids),
+        temperature=0.0 if generation.get("do_sample") is False else float(number("temperature", base.temperature)),
+        top_p=float(number("top_p", base.top_p)),
+        top_k=int(number("top_k", base.top_k)),
+        repetition_penalty=float(number("repetition_penalty", base.repetition_penalty)),
+        eos_token_ids=tuple(ids),
     )

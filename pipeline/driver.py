@@ -7,6 +7,7 @@ to the caller's loop; a caller that leaves has its answers aborted before the ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -52,6 +53,7 @@ class Driver:
         self._calls: dict[Answer, _Call] = {}
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._failures = 0
+        self._closed = False
         self._thread.start()
 
     async def generate(
@@ -62,6 +64,8 @@ class Driver:
         Raises what Generator.add raises before the first piece. Closing or cancelling the iterator
         frees everything that the answers hold.
         """
+        if self._closed:
+            raise MegrezError("the engine has stopped")
         call = _Call(asyncio.get_running_loop())
         self._commands.put(lambda: self._start(call, prompt, media, params, n))
         left = n
@@ -116,25 +120,52 @@ class Driver:
     @property
     def healthy(self) -> bool:
         """The thread runs, and its last steps did not all fail."""
-        return self._thread.is_alive() and self._failures < 3
+        return self._thread.is_alive() and not self._closed and self._failures < 3
 
     def close(self) -> None:
+        """Ends the thread; who still waits is told."""
+        self._closed = True
         self._commands.put(None)
         self._thread.join(timeout=10)
 
     def _loop(self) -> None:
-        while True:
-            idle = self.generator.idle
-            while idle or not self._commands.empty():
-                command = self._commands.get()
-                if command is None:
-                    return
-                command()
-                idle = False
-            if not self.generator.idle:
-                self._step()
-            if self._on_change:
+        try:
+            while self._obey():
+                if not self.generator.idle:
+                    self._step()
+                self._tell()
+        except Exception:
+            log.exception("the engine's thread failed")
+        finally:
+            self._closed = True
+            self._fail_all(MegrezError("the engine has stopped"))
+            self._refuse_all()
+
+    def _tell(self) -> None:
+        if self._on_change:
+            try:
                 self._on_change(self.stats)
+            except Exception:  # whoever observes must not stop the engine
+                log.exception("observing the engine failed; it is not observed any more")
+                self._on_change = None
+
+    def _obey(self) -> bool:
+        """Runs the commands that have come; waits for one when the engine is idle. False: stop."""
+        idle = self.generator.idle
+        while idle or not self._commands.empty():
+            command = self._commands.get()
+            if command is None:
+                return False
+            command()
+            idle = False
+        return True
+
+    def _refuse_all(self) -> None:
+        """Commands that came too late find a closed engine: _start() tells their callers."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if command := self._commands.get_nowait():
+                    command()
 
     def _step(self) -> None:
         try:
@@ -156,6 +187,9 @@ class Driver:
 
     def _start(self, call: _Call, prompt: Prompt, media: Sequence[MediaEmbeds], params: SamplingParams, n: int) -> None:
         if call.gone:
+            return
+        if self._closed:
+            call.deliver([MegrezError("the engine has stopped")])
             return
         try:
             call.answers = self.generator.add(prompt, media, params, n)

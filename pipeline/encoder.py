@@ -22,11 +22,10 @@ from PIL import Image
 from .batching import Batcher, BatcherStats
 from .config import AudioProcessorConfig, ImageProcessorConfig, ModelConfig
 from .errors import InvalidMedia
-from .generator import torch_dtype
 from .model.attention import make_attention
 from .model.audio import AudioModel
 from .model.vision import PatchedSlice, VisionModel
-from .model.weights import load_stage
+from .model.weights import load_stage, torch_dtype
 from .processing import audio as audio_processing
 from .processing import image as image_processing
 from .types import AudioEmbeds, EncodeStats, ImageEmbeds
@@ -103,6 +102,7 @@ class AudioStage:
 
     def prepare_waveform(self, samples: np.ndarray) -> Prepared[torch.Tensor]:
         """samples: mono float32 [n] at 16 kHz."""
+        samples = audio_processing.prepare_waveform(samples, self.config.sampling_rate, self.max_seconds, self.config)
         parts = audio_processing.split_waveform(samples, self.config)
         mels = [torch.from_numpy(audio_processing.log_mel(part, self.config)) for part in parts]
         return Prepared(mels, [len(part) / self.config.sampling_rate for part in parts])

@@ -16,7 +16,7 @@ from .engine.engine import Engine, EngineConfig, TokenOutput
 from .errors import CheckpointError
 from .model.attention import make_attention
 from .model.decoder import DecoderModel
-from .model.weights import load_stage
+from .model.weights import load_stage, torch_dtype
 from .processing.chat import build_prompt
 from .processing.tokenizer import TextStream, Tokenizer
 from .types import (
@@ -175,10 +175,3 @@ class Generator:
             return TokenText(*self.tokenizer.token_text(token.token_id), token.logprob)
 
         return (LogprobText(text(sampled.chosen), tuple(text(t) for t in sampled.top)),)
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if name not in kinds:
-        raise ValueError(f"dtype must be one of {', '.join(kinds)}, not {name!r}")
-    return kinds[name]

@@ -134,13 +134,18 @@ class Omni:
         turns: list[Message] = []
         media: list[MediaEmbeds] = []
         for number, message in enumerate(messages):
-            content = message["content"]
-            content = {"text": content} if isinstance(content, str) else dict(content)
+            content = message.get("content")
+            content = {"text": content} if isinstance(content, str) else content
+            if not isinstance(content, Mapping):
+                raise InvalidRequest(f"message {number}: content must be a string or a dict", "messages")
+            content = dict(content)
             images, audios = _listed(content.pop("image", None)), _listed(content.pop("audio", None))
             text = content.pop("text", "") or ""
+            if not isinstance(text, str):
+                raise InvalidRequest(f"message {number}: text must be a string", "messages")
             if content:
                 raise InvalidRequest(f"message {number}: unknown content {', '.join(content)}", "messages")
-            role: Role = message["role"]
+            role: Role = message.get("role", "")
             if role not in ("system", "user", "assistant"):
                 raise InvalidRequest(f"message {number}: unknown role {role!r}", "messages")
             first = len(media)

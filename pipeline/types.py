@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from .errors import InvalidRequest
+
 Modality = Literal["image", "audio"]
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -102,6 +104,24 @@ class SamplingParams:
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+
+    def validate(self) -> None:
+        """Raises InvalidRequest naming the first value that makes no sense."""
+        rules = {
+            "temperature": 0 <= self.temperature < float("inf"),
+            "top_k": self.top_k >= 0,
+            "top_p": 0 <= self.top_p <= 1,
+            "min_p": 0 <= self.min_p <= 1,
+            "repetition_penalty": 0 < self.repetition_penalty < float("inf"),
+            "presence_penalty": abs(self.presence_penalty) < float("inf"),
+            "frequency_penalty": abs(self.frequency_penalty) < float("inf"),
+            "min_tokens": self.min_tokens >= 0,
+            "logprobs": self.logprobs is None or self.logprobs >= 0,
+            "stop": "" not in self.stop,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                raise InvalidRequest(f"{name} can't be {getattr(self, name)!r}", name)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..errors import ContextOverflow, GenerationFailed, InvalidRequest, MegrezError
+from ..errors import ContextOverflow, InvalidRequest, MegrezError
 from ..model.decoder import DecoderModel
 from ..types import FinishReason, Prompt, SampledLogprobs, SamplingParams
 from .blocks import BlockManager
@@ -94,6 +94,8 @@ class Engine:
 
     def check(self, prompt_tokens: int, params: SamplingParams) -> int:
         """The answer's token limit. Raises ContextOverflow for what could never be served."""
+        if params.max_tokens is not None and params.max_tokens < 1:
+            raise InvalidRequest("max_tokens must be at least 1", "max_tokens")
         wanted = params.max_tokens
         room = self.max_context - prompt_tokens
         capacity = self.blocks.num_blocks * self.blocks.block_size
@@ -118,6 +120,7 @@ class Engine:
         `choice` tells apart the answers of one request. Raises InvalidRequest, Overloaded."""
         if not prompt.token_ids:
             raise InvalidRequest("the prompt is empty", "messages")
+        params.validate()
         max_tokens = self.check(len(prompt.token_ids), params)
         if any(not 0 <= i < self._vocab for i in params.stop_token_ids):
             raise InvalidRequest(f"stop_token_ids must be from 0 to {self._vocab - 1}", "stop_token_ids")
@@ -167,8 +170,11 @@ class Engine:
 
     def logits(self, prompt: Prompt, media: Ordered[torch.Tensor]) -> torch.Tensor:
         """Logits at every position of a prompt, float32 [T, vocab]. Only while nothing else runs."""
-        assert self.idle, "logits() shares the cache with running sequences"
-        self.check(len(prompt.token_ids), SamplingParams(max_tokens=0))
+        if not self.idle:
+            raise MegrezError("logits() needs the cache for itself; other sequences are running")
+        length = len(prompt.token_ids)
+        if not 0 < length <= self.max_context or not self.blocks.can_ever_hold(length):
+            raise ContextOverflow(f"a prompt of {length} tokens doesn't fit into the context or the KV cache")
         sequence = Sequence(-1, prompt, SamplingParams(), 0, (0, 0), frozenset(), list(media))
         self.blocks.extend(sequence, sequence.length)
         try:
@@ -214,7 +220,7 @@ class Engine:
         sequence = chunk.sequence
         try:
             sample: Sample = self.sampler.sample(logits, sequence)
-        except GenerationFailed as error:
+        except Exception as error:  # its neighbours have sampled, or will
             return self._fail(sequence, error)
         sequence.output.append(sample.token_id)
         reason = sequence.finished_by(sample.token_id)

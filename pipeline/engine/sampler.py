@@ -67,7 +67,7 @@ class Sampler:
         counts = self._counts(sequence)
         scores = logits.clone()
         if params.repetition_penalty != 1:
-            seen = torch.tensor(sorted(counts.prompt | counts.output.keys()), device=scores.device)
+            seen = torch.tensor(sorted(counts.prompt | counts.output.keys()), dtype=torch.long, device=scores.device)
             old = scores[seen]
             scores[seen] = torch.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
         if counts.output:
@@ -93,7 +93,7 @@ class Sampler:
         sums = probabilities.cumsum(-1)
         threshold = uniform(sequence.seed_key, sequence.length) * sums[-1]
         chosen = int(torch.searchsorted(sums, threshold, right=True))
-        return int(ids[min(chosen, int(torch.count_nonzero(probabilities)) - 1)])
+        return int(ids[min(chosen, max(int(torch.count_nonzero(probabilities)) - 1, 0))])
 
     def _counts(self, sequence: Sequence) -> TokenCounts:
         if sequence.sampler_state is None:

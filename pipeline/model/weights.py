@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, MegrezError
 
 STAGE_PREFIXES = ("llm.", "vision.", "audio.")
 SINGLE_FILE = "model.safetensors"
@@ -60,15 +60,7 @@ def load_stage(
     for file in sorted({files[name] for name in [*expected, *tied] if name in files}):
         with _open(file) as handle:
             for name in (n for n in [*expected, *tied] if files.get(n) == file):
-                shape = tuple(handle.get_slice(name).get_shape())
-                if name in expected and shape != tuple(expected[name].shape):
-                    raise CheckpointError(
-                        f"{file.name}: tensor {name} has shape {list(shape)}, "
-                        f"but config.json asks for {list(expected[name].shape)}"
-                    )
-                tensor = handle.get_tensor(name)
-                if not tensor.is_floating_point():
-                    raise CheckpointError(f"{file.name}: tensor {name} holds {tensor.dtype}, not floating point")
+                tensor = _read(handle, file, name, expected.get(name))
                 (state if name in expected else twins)[name] = tensor.to(device=device, dtype=dtype)
                 if on_read:
                     on_read(file.name, name)
@@ -77,6 +69,29 @@ def load_stage(
     _retie(model)
     model.requires_grad_(False).eval()
     return model
+
+
+def _read(handle: Any, file: Path, name: str, expected: nn.Parameter | None) -> torch.Tensor:
+    try:
+        shape = tuple(handle.get_slice(name).get_shape())
+        if expected is not None and shape != tuple(expected.shape):
+            raise CheckpointError(
+                f"{file.name}: tensor {name} has shape {list(shape)}, but config.json asks for {list(expected.shape)}"
+            )
+        tensor: torch.Tensor = handle.get_tensor(name)
+    except SafetensorError as error:
+        raise CheckpointError(f"{file.name}: tensor {name} can't be read: {error}") from None
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{file.name}: tensor {name} holds {tensor.dtype}, not floating point")
+    return tensor
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """'float32' or 'bfloat16'. Raises MegrezError for any other."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if name not in kinds:
+        raise MegrezError(f"dtype must be one of {', '.join(kinds)}, not {name!r}")
+    return kinds[name]
 
 
 def _tensor_files(root: Path) -> dict[str, Path]:

@@ -17,6 +17,7 @@ FORMATS = ("WAV", "WAVEX", "MP3", "FLAC", "OGG")
 MAX_RATE = 192_000
 MAX_CHANNELS = 8
 READ_FRAMES = 1 << 16
+MAX_AMPLITUDE = 1e6  # far over full scale, which is 1; the spectrum of more overflows
 
 # The fewest mel frames that leave one embedding after two convolutions and the pooling.
 MIN_MEL_FRAMES = 3
@@ -39,9 +40,7 @@ def decode_audio(data: bytes, max_seconds: float, config: AudioProcessorConfig) 
             rate, samples = file.samplerate, _read_mono(file, max_seconds)
     except soundfile.LibsndfileError:
         raise InvalidMedia("the recording can't be read; WAV, MP3, FLAC and OGG are supported") from None
-    if not np.isfinite(samples).all():
-        raise InvalidMedia("the recording holds samples that are not finite numbers")
-    return prepare_waveform(samples, rate, config)
+    return prepare_waveform(samples, rate, max_seconds, config)
 
 
 def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
@@ -54,8 +53,14 @@ def _read_mono(file: soundfile.SoundFile, max_seconds: float) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def prepare_waveform(samples: np.ndarray, rate: int, config: AudioProcessorConfig) -> np.ndarray:
-    """Resamples float32 [n] to 16 kHz with soxr's high quality; refuses what is too short to hear."""
+def prepare_waveform(samples: np.ndarray, rate: int, max_seconds: float, config: AudioProcessorConfig) -> np.ndarray:
+    """Mono float32 [n] -> the same at 16 kHz, by soxr's high quality. Refuses what can't be heard."""
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise InvalidMedia("a waveform must be mono: floating-point numbers [n]")
+    if len(samples) > max_seconds * rate:
+        raise MediaTooLarge(f"the recording is longer than the {max_seconds:g} s that are allowed")
+    if not np.isfinite(samples).all() or np.abs(samples).max(initial=0) > MAX_AMPLITUDE:
+        raise InvalidMedia("the recording holds samples that are not finite numbers of a sound's size (-1 to 1)")
     if rate != config.sampling_rate:
         samples = librosa.resample(samples, orig_sr=rate, target_sr=config.sampling_rate, res_type="soxr_hq")
     shortest = MIN_MEL_FRAMES * config.hop_length

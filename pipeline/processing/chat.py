@@ -40,6 +40,9 @@ def build_prompt(
         raise InvalidRequest("at least one message is needed", "messages")
     # The template sees a mark instead of each content: what stands there is laid out below, and
     # whatever a user wrote can't be taken for a part of the template.
+    for message in messages:
+        if any("\ud800" <= c <= "\udfff" for c in message.text):
+            raise InvalidRequest("a message holds half of a surrogate pair, which is no text", "messages")
     marks = [f"\u2063{secrets.token_hex(8)}\u2063" for _ in messages]
     rendered = tokenizer.render_chat(
         [{"role": m.role, "content": mark} for m, mark in zip(messages, marks, strict=True)],

@@ -13,6 +13,8 @@ from ..config import ImageProcessorConfig
 from ..errors import InvalidMedia, MediaTooLarge
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+Image.MAX_IMAGE_PIXELS = None  # the limit is ours to check, by check_size, from the header
+
 MAX_ASPECT_RATIO = 200
 """A thinner picture has no sensible slices: its short side is under a pixel of an overview."""
 
@@ -33,8 +35,6 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise MediaTooLarge(f"the picture has more than the {max_pixels:,} pixels that are allowed") from None
     except Exception:  # Pillow's parsers raise a dozen kinds on broken headers
         raise InvalidMedia("the picture can't be read; PNG, JPEG, WebP and GIF are supported") from None
     check_size(*image.size, max_pixels)
@@ -46,6 +46,8 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
+    if min(width, height) < 1:
+        raise InvalidMedia("the picture is empty")
     if width * height > max_pixels:
         raise MediaTooLarge(
             f"the picture has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed"
@@ -76,7 +78,9 @@ def slice_image(image: Image.Image, config: ImageProcessorConfig) -> SlicedImage
         return SlicedImage([_resize(image, fit_size((width, height), config, enlarge=True))], None)
     overview = _resize(image, fit_size((width, height), config, enlarge=False))
     columns, rows = best_grid(width, height, multiple, config.max_slice_nums)
-    cell_w, cell_h = fit_size((width / columns, height / rows), config, enlarge=True)
+    # Sides that the grid divides, then the cell's own size from them: as the model was trained.
+    whole_w, whole_h = (max(round(side / n), 1) * n for side, n in ((width, columns), (height, rows)))
+    cell_w, cell_h = fit_size((whole_w / columns, whole_h / rows), config, enlarge=True)
     whole = _resize(image, (cell_w * columns, cell_h * rows))
     cells = [
         whole.crop((x * cell_w, y * cell_h, (x + 1) * cell_w, (y + 1) * cell_h))

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jinja2.exceptions import TemplateError
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InvalidRequest
 
 # How the layout's special tokens may be called as attributes of a released tokenizer, and the
 # strings to look for in its vocabulary where it has no such attribute.
@@ -62,7 +63,12 @@ class Tokenizer:
         """Applies the chat template; its default system prompt is kept."""
         if self._hf.chat_template is None:
             return _plain_template(turns, add_generation_prompt)
-        rendered: Any = self._hf.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+        try:
+            rendered: Any = self._hf.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        except TemplateError as error:  # a template's own complaint, about the order of roles say
+            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from None
         return str(rendered)
 
     def token_text(self, token_id: int) -> tuple[str, bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from .cluster import ROOT, Cluster
 
-BLOCK = re.compile(r"```(sh|python)\n(.*?)```\n```(json|text)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"```(sh|python)\n((?:(?!```).)*)```\n```(json|text)\n(.*?)```", re.DOTALL)
 EXAMPLES = BLOCK.findall((ROOT / "README.md").read_text())
 
 
@@ -18,7 +18,7 @@ def test_there_are_examples() -> None:
     assert [kind for kind, *_ in EXAMPLES] == ["sh", "python", "python"]
 
 
-@pytest.mark.parametrize("kind, code, shown", [(kind, code, shown) for kind, code, _, shown in EXAMPLES])
+@pytest.mark.parametrize(("kind", "code", "shown"), [(kind, code, shown) for kind, code, _, shown in EXAMPLES])
 def test_example(cluster: Cluster, kind: str, code: str, shown: str) -> None:
     code = code.replace("http://127.0.0.1:8000", cluster.url)
     command = ["sh", "-c", code] if kind == "sh" else [sys.executable, "-c", code]

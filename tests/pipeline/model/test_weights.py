@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pipeline.config import ModelConfig
 from pipeline.encoder import AudioStage, VisionStage
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, MegrezError
 from pipeline.generator import Generator
 from pipeline.model.attention import TorchAttention
 from pipeline.model.audio import AudioModel
@@ -313,7 +313,7 @@ class TestKinds:
     @pytest.mark.parametrize("kind", ["float16", "int8", "fp32"])
     @pytest.mark.parametrize("stage", [Generator, VisionStage, AudioStage])
     def test_an_unknown_type_is_refused(self, golden_path: Path, stage: Any, kind: str) -> None:
-        with pytest.raises(ValueError, match="float32, bfloat16"):
+        with pytest.raises(MegrezError, match="float32, bfloat16"):
             stage.from_pretrained(golden_path, device="cpu", dtype=kind)
 
 

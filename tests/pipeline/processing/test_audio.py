@@ -163,7 +163,7 @@ class TestSplit:
 
     def test_an_empty_waveform_is_refused(self) -> None:
         with pytest.raises(InvalidMedia):
-            prepare_waveform(np.zeros(0, np.float32), 16000, CONFIG)
+            prepare_waveform(np.zeros(0, np.float32), 16000, 30.0, CONFIG)
 
 
 class TestLogMel:
