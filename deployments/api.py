@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from .api_errors import ApiError, to_api_error, validation_error
 from .completion import Completions, Trace
-from .door import Door, error_response
+from .door import ADMITTED, Door, error_response
 from .log import log_event, log_exception
 from .protocol import ChatCompletion, ChatCompletionRequest, ErrorResponse, Health, Model, ModelList
 from .sse import Reply, collect, error_event, stream
+
+COMPLETIONS = "/v1/chat/completions"
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text}
@@ -49,6 +52,12 @@ class Service:
             raise ApiError(429, f"{limit} requests are being served already", code="overloaded", retry_after=1)
         self.active += 1
         self.completions.metrics.active.set(self.active)
+
+    def refused(self, path: str, status: int, request_id: str) -> None:
+        """A completion that was turned away before any work was done for it."""
+        if path == COMPLETIONS:
+            self.completions.metrics.requests.inc(tags={"status": str(status)})
+            log_event("refused", request_id=request_id[:128], status=status)
 
     def leave(self, trace: Trace) -> None:
         self.active -= 1
@@ -90,17 +99,18 @@ class Service:
 
 def build_api(service: Service) -> FastAPI:
     api = FastAPI(title="Megrez Serve", version="0.1.0", redoc_url=None)
-    api.add_middleware(Door, settings=lambda: service.completions.settings)
+    api.add_middleware(Door, settings=lambda: service.completions.settings, refused=service.refused)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(Exception, _bug)
 
-    @api.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERRORS)
+    @api.post(COMPLETIONS, response_model=ChatCompletion, responses=ERRORS)
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
         """Answers a conversation of text, pictures and sound; with `stream` as server-sent events."""
         _check_model(body.model, service.model)
         trace = Trace(_request_id(request))
         service.enter()
+        request.scope[ADMITTED] = True
         return await _Exchange(service, body, trace).respond()
 
     @api.get("/v1/models", responses=_some(401))
@@ -146,20 +156,23 @@ class _Exchange:
                 # Two chunks: the role, then the first piece. What fails until then has a status.
                 head = [await anext(events), await anext(events)]
             streaming = True
-            return StreamingResponse(self._events(head, events), media_type="text/event-stream")
+            return _EventStream(self._events(head, events), self._close)
         except BaseException as error:
             raise self._failed(error) from error
         finally:
             if not streaming:
                 await self._close()
 
-    async def _events(self, head: list[str], events: AsyncIterator[str]) -> AsyncIterator[str]:
+    async def _events(self, head: list[str], events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
         try:
             for chunk in head:
                 yield chunk
-            async with asyncio.timeout_at(self.deadline):
-                async for chunk in events:
-                    yield chunk
+            while True:
+                async with asyncio.timeout_at(self.deadline):  # around our work, not the client's reading
+                    next_chunk = await anext(events, None)
+                if next_chunk is None:
+                    return
+                yield next_chunk
         except (asyncio.CancelledError, GeneratorExit):
             self.trace.status = 499
             raise
@@ -167,7 +180,7 @@ class _Exchange:
             failure = self._failed(error)
             yield error_event(failure if isinstance(failure, ApiError) else ApiError(500, "the server failed"))
         finally:
-            await self._close()
+            await events.aclose()
 
     def _failed(self, error: BaseException) -> BaseException:
         """What to raise instead; the trace learns the status."""
@@ -181,8 +194,27 @@ class _Exchange:
         return known or ApiError(500, "the server failed on this request", code="internal_error")
 
     async def _close(self) -> None:
-        await self.pieces.aclose()
-        self.service.leave(self.trace)
+        try:
+            await self.pieces.aclose()
+        finally:
+            self.service.leave(self.trace)
+
+
+class _EventStream(StreamingResponse):
+    """Closes what it streams however it ends: read to the end, broken off, or never begun."""
+
+    def __init__(self, events: AsyncGenerator[str, None], close: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events, self._close = events, close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            try:
+                await self._events.aclose()
+            finally:
+                await self._close()
 
 
 def _check_model(name: str, served: str) -> None:

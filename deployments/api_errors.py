@@ -92,27 +92,36 @@ def validation_error(errors: Sequence[Any]) -> ApiError:
     """
     first = max(errors, key=lambda error: len(error["loc"]))
     param = field_path(first["loc"])
+    context = first.get("ctx") or {}
     kind = first["type"]
     if kind == "json_invalid":
-        return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
+        return ApiError(400, f"the body is not valid JSON: {context['error']}", code="invalid_json")
     if kind == "missing" and not param:
         return ApiError(400, "the body is empty; send a JSON object", code="missing")
     if kind == "extra_forbidden":
         return ApiError(400, f"unknown or unsupported field: {param}", param=param, code="unknown_field")
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return ApiError(400, f"{param}: {message}" if param else message, param=param, code="invalid_value")
+    if kind.startswith("union_tag"):  # the role of a message, the type of a part
+        param = f"{param}.{context['discriminator'].strip(chr(39))}"
+    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    return ApiError(400, message, param=context.get("param", param), code="invalid_value")
 
 
 def field_path(location: Sequence[str | int]) -> str | None:
-    """('body', 'messages', 0, 'user', 'content', 'list[…]', 1, 'image_url', …) -> messages[0].content[1]…
-
-    pydantic puts the tag or type of each union's branch into the path; a tag follows a list index.
+    """('body', 'messages', 0, 'user', 'content', 'list[tagged-union[…]]', 1, 'image_url', 'url') ->
+    messages[0].content[1].url without the tags: pydantic puts the branch of each union into the path.
     """
-    path, after_index = "", False
-    for part in location[1:] if location and location[0] == "body" else location:
+    parts = location[1:] if location and location[0] == "body" else location
+    path = ""
+    for i, part in enumerate(parts):
         if isinstance(part, int):
             path += f"[{part}]"
-        elif not after_index and part not in ("str", "constrained-str", "none") and "[" not in part:
+        elif not (i and _is_branch(part, parts[:i])):
             path += f".{part}" if path else part
-        after_index = isinstance(part, int)
     return path or None
+
+
+def _is_branch(part: str, before: Sequence[str | int]) -> bool:
+    """Whether a part of pydantic's path names a union's branch instead of a field."""
+    if isinstance(before[-1], int):  # behind an index: the tag, where the list holds tagged values
+        return len(before) > 1 and (before[-2] == "messages" or str(before[-2]).startswith("list[tagged-union"))
+    return part in ("str", "none") or part.startswith(("list[", "constrained-", "nullable["))

@@ -124,9 +124,10 @@ class Completions:
 
     async def _bytes(self, part: MediaPart) -> bytes:
         limit, source = self.settings.max_media_bytes, part.source
-        if source.startswith("data:"):
+        scheme = source[:8].lower()
+        if scheme.startswith("data:"):
             return await asyncio.to_thread(decode_data_url, source, limit)
-        if part.modality == "audio" and not source.startswith(("http://", "https://")):
+        if part.modality == "audio" and not scheme.startswith(("http://", "https://")):
             return await asyncio.to_thread(decode_base64, source, limit)
         return await self.fetcher.fetch(source)
 
@@ -142,27 +143,40 @@ class Completions:
         Objects that were lost are encoded again, and a decoder that died is replaced by another.
         """
         for attempt in range(1, ATTEMPTS + 1):
-            begin = time.perf_counter()
-            media = await _all(
-                [self._encode(part, item, key, trace) for part, item, key in zip(parts, data, keys, strict=True)],
-                parts,
-            )
-            trace.encode_seconds += time.perf_counter() - begin
-            pieces = self.stages.generate(request, media)
+            media: list[EncodedMedia] = []
+            pieces = None
             try:
+                media = await self._encode_all(parts, data, keys, trace)
+                pieces = self.stages.generate(request, media)
                 return pieces, await anext(pieces)
             except BaseException as error:
-                await pieces.aclose()
+                if pieces is not None:
+                    await pieces.aclose()
                 cause = root_cause(error)
                 if attempt == ATTEMPTS or not isinstance(cause, LOST + DIED):
                     raise
-                lost = isinstance(cause, LOST)
-                event = "embeds_lost" if lost else "decoder_died"
-                log_event(event, level=logging.WARNING, request_id=trace.request_id, attempt=attempt)
-                if lost:
-                    for key, item in zip(keys, media, strict=True):
+                log_event(
+                    "embeds_lost" if isinstance(cause, LOST) else "replica_died",
+                    level=logging.WARNING,
+                    request_id=trace.request_id,
+                    attempt=attempt,
+                )
+                if isinstance(cause, LOST):
+                    for key, item in zip(keys, media, strict=False):  # no media: an encoder's own loss
                         self.cache.forget(key, item.ref)
         raise AssertionError("unreachable")
+
+    async def _encode_all(
+        self, parts: list[MediaPart], data: list[bytes], keys: list[str], trace: Trace
+    ) -> list[EncodedMedia]:
+        begin = time.perf_counter()
+        try:
+            return await _all(
+                [self._encode(part, item, key, trace) for part, item, key in zip(parts, data, keys, strict=True)],
+                parts,
+            )
+        finally:
+            trace.encode_seconds += time.perf_counter() - begin
 
     async def _encode(self, part: MediaPart, data: bytes, key: str, trace: Trace) -> EncodedMedia:
         encoded, outcome = await self.cache.get(key, lambda: self.stages.encode(part.modality, data, trace.request_id))

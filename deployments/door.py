@@ -12,26 +12,43 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .api_errors import ApiError
 from .settings import IngressSettings
 
+OPEN = ("/health", "/docs", "/docs/oauth2-redirect", "/openapi.json")
+ADMITTED = "megrez.admitted"
+"""Set in the scope of a request whose books are kept further inside."""
+
 
 class Door:
-    """ASGI middleware. Keys guard /v1; health and documentation are open."""
+    """ASGI middleware. Keys guard everything but health and documentation; `refused` is told the
+    path and the status of each request that got no further than the door."""
 
-    def __init__(self, app: ASGIApp, settings: Callable[[], IngressSettings]) -> None:
-        self._app, self._settings = app, settings
+    def __init__(
+        self, app: ASGIApp, settings: Callable[[], IngressSettings], refused: Callable[[str, int, str], None]
+    ) -> None:
+        self._app, self._settings, self._refused = app, settings, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         settings, headers = self._settings(), Headers(scope=scope)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # the application's route prefix
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         try:
-            if scope["path"].startswith("/v1"):
+            if path not in OPEN:
                 check_key(headers.get("authorization", ""), settings.api_keys)
             check_length(headers.get("content-length"), settings.max_body_bytes)
+            await self._app(scope, limit_body(receive, settings.max_body_bytes), watched)
         except ApiError as error:
-            await error_response(error)(scope, receive, send)
-            return
-        await self._app(scope, limit_body(receive, settings.max_body_bytes), send)
+            await error_response(error)(scope, receive, watched)
+        finally:
+            if status >= 400 and not scope.get(ADMITTED):
+                self._refused(path, status, headers.get("x-request-id", ""))
 
 
 def check_key(authorization: str, keys: tuple[str, ...]) -> None:
@@ -46,7 +63,7 @@ def check_key(authorization: str, keys: tuple[str, ...]) -> None:
 
 
 def check_length(length: str | None, limit: int) -> None:
-    if length is not None and length.isdigit() and int(length) > limit:
+    if length is not None and length.isascii() and length.isdigit() and int(length) > limit:
         raise _too_large(limit)
 
 

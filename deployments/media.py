@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import ipaddress
+import re
 import socket
 from urllib.parse import unquote_to_bytes
 
@@ -37,10 +38,10 @@ def decode_base64(text: str, max_bytes: int) -> bytes:
 
 def decode_data_url(url: str, max_bytes: int) -> bytes:
     """`data:image/png;base64,…`. The media type is not believed; the bytes are looked at later."""
-    head, comma, payload = url.removeprefix("data:").partition(",")
+    head, comma, payload = url[len("data:") :].partition(",")
     if not comma:
         raise InvalidMedia("the data: URL has no comma between its type and its data")
-    if head.endswith(";base64"):
+    if head.lower().endswith(";base64"):
         return decode_base64(payload, max_bytes)
     if len(payload) > 3 * max_bytes:
         raise MediaTooLarge(f"the medium is larger than the {max_bytes:,} bytes that are allowed")
@@ -58,12 +59,19 @@ def is_public(address: str) -> bool:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
         if ip.ipv4_mapped:
             return is_public(str(ip.ipv4_mapped))
-        if ip.sixtofour or ip.teredo:
+        if ip.sixtofour or ip.teredo or ip.is_site_local:
             return False
+    if any(ip in network for network in _SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SPECIAL = (  # global by the registry, but clouds answer there with a machine's secrets
+    ipaddress.IPv4Network("192.0.0.0/24"),
+    ipaddress.IPv4Network("168.63.129.16/32"),
+)
+_NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 
 
 class PublicResolver(AbstractResolver):
@@ -117,7 +125,7 @@ class Fetcher:
                 return await self._follow(session, url)
         except TimeoutError:
             raise InvalidMedia(f"the URL gave no answer within {settings.max_seconds:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a host no name can be
             raise InvalidMedia(f"the URL can't be fetched: {type(error).__name__}") from None
 
     async def _follow(self, session: aiohttp.ClientSession, url: str) -> bytes:
@@ -136,10 +144,12 @@ class Fetcher:
     def _target(self, url: str, base: URL | None = None) -> URL:
         try:
             target = base.join(URL(url)) if base else URL(url)
-        except ValueError:
+        except ValueError:  # UnicodeError is one
             raise InvalidMedia("the URL can't be parsed") from None
         if target.scheme not in ("http", "https") or not target.host:
             raise InvalidMedia("only http, https and data URLs are supported")
+        if not _is_ip(target.host) and all(_NUMBER.fullmatch(part) for part in target.host.rstrip(".").split(".")):
+            raise InvalidMedia(f"{target.host} is an address in disguise; write it as four decimal numbers")
         literal = target.host if _is_ip(target.host) else None  # aiohttp resolves names only
         if literal and not self.settings.allow_private and not is_public(literal):
             raise InvalidMedia(f"{literal} is not a public address; this server doesn't fetch from it")
@@ -156,7 +166,7 @@ class Fetcher:
             if size > limit:
                 raise MediaTooLarge(message)
             parts.append(part)
-        return b"".join(parts)
+        return _checked(b"".join(parts), limit)
 
 
 def _is_ip(host: str) -> bool:

@@ -97,6 +97,10 @@ class MediaCache:
             del self._pending[key]
 
     def _keep(self, key: str, encoded: EncodedMedia) -> None:
+        if encoded.stats.nbytes > self.max_bytes:  # it would drive everything else out, and then go itself
+            return
+        if old := self._kept.pop(key, None):
+            self.bytes -= old.stats.nbytes
         self._kept[key] = encoded
         self.bytes += encoded.stats.nbytes
         self._evict()

@@ -6,9 +6,10 @@ serve, is refused by name: nothing that a client sends is dropped silently.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, LiteralString
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config import GenerationDefaults
 from pipeline.types import SamplingParams
@@ -86,6 +87,10 @@ class ResponseFormat(_Wire):
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
+def _contradiction(param: str, message: LiteralString) -> PydanticCustomError:
+    return PydanticCustomError("contradiction", message, {"param": param})
+
+
 class ChatCompletionRequest(_Wire):
     """The body of POST /v1/chat/completions."""
 
@@ -118,15 +123,15 @@ class ChatCompletionRequest(_Wire):
     def _consistent(self) -> ChatCompletionRequest:
         limit = self.token_limit
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens differ; send one of them")
+            raise _contradiction("max_tokens", "max_tokens and max_completion_tokens differ; send one of them")
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
+            raise _contradiction("top_logprobs", "top_logprobs needs logprobs: true")
         if self.stream_options and not self.stream:
-            raise ValueError("stream_options needs stream: true")
+            raise _contradiction("stream_options", "stream_options needs stream: true")
         if "" in self.stop_strings:
-            raise ValueError("stop must not hold empty strings")
+            raise _contradiction("stop", "stop must not hold empty strings")
         if self.min_tokens and limit is not None and self.min_tokens > limit:
-            raise ValueError("min_tokens is more than max_tokens")
+            raise _contradiction("min_tokens", "min_tokens is more than max_tokens")
         return self
 
     @property

@@ -7,6 +7,7 @@ import time
 
 from ray import serve
 
+from .log import log_exception
 from .protocol import Health, StageHealth
 
 MAX_AGE = 1.0  # seconds
@@ -22,7 +23,11 @@ class Readiness:
     async def health(self) -> Health:
         async with self._lock:
             if time.monotonic() - self._asked >= MAX_AGE:
-                self._health = await asyncio.to_thread(self._ask)
+                try:
+                    self._health = await asyncio.to_thread(self._ask)
+                except Exception:  # whatever keeps the controller from answering
+                    log_exception("controller_silent")
+                    self._health = Health(ready=False, stages={})
                 self._asked = time.monotonic()
             return self._health
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -81,6 +81,12 @@ class DecoderSettings(Settings):
     default_max_tokens: Count | None = 1024
     torch_threads: Count = 2
 
+    @model_validator(mode="after")
+    def _one_token_each(self) -> DecoderSettings:
+        if self.max_batch_tokens < self.max_running:
+            raise ValueError("max_batch_tokens must be at least max_running: a decode step takes one token each")
+        return self
+
 
 class FetchSettings(Settings):
     """Pictures and sound by http(s) URL. Off by default: the server would connect to addresses
@@ -96,7 +102,7 @@ class FetchSettings(Settings):
 class IngressSettings(Settings):
     """The door. `api_keys` empty: everybody may enter."""
 
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_requests: Count = 256
     request_seconds: Seconds = 300.0
     max_body_bytes: Count = 64_000_000

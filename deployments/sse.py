@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ def event(value: BaseModel, exclude: set[str] | None = None) -> str:
     return f"data: {value.model_dump_json(exclude=exclude)}\n\n"
 
 
-async def stream(pieces: AsyncIterator[list[Delta]], reply: Reply, n: int) -> AsyncIterator[str]:
+async def stream(pieces: AsyncIterator[list[Delta]], reply: Reply, n: int) -> AsyncGenerator[str, None]:
     """Chunks of the response; raises what `pieces` raises."""
     roles = [ChunkChoice(index=i, delta=DeltaMessage(role="assistant", content="")) for i in range(n)]
     yield reply.chunk(roles)

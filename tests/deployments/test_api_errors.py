@@ -154,7 +154,7 @@ def test_the_deepest_complaint_is_told() -> None:
                 "text",
             ),
             "type": "string_type",
-            "msg": "Value error, text it must be",
+            "msg": "text it must be",
         },
     ]
     error = validation_error(errors).body.error

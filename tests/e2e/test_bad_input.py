@@ -42,8 +42,8 @@ BAD = {
     "a bool is no number": (says(max_tokens=True), 400, "max_tokens", "invalid_value"),
     "out of range": (says(top_p=1.5), 400, "top_p", "invalid_value"),
     "no messages": ({"messages": []}, 400, "messages", "invalid_value"),
-    "unknown role": ({"messages": [{"role": "robot", "content": "hi"}]}, 400, "messages[0]", "invalid_value"),
-    "unknown part": (message({"type": "video"}), 400, PART, "invalid_value"),
+    "unknown role": ({"messages": [{"role": "robot", "content": "hi"}]}, 400, "messages[0].role", "invalid_value"),
+    "unknown part": (message({"type": "video"}), 400, f"{PART}.type", "invalid_value"),
     "unknown field of a part": (message({"type": "text", "text": "x", "a": 1}), 400, f"{PART}.a", "unknown_field"),
     "bad base64": (
         message({"type": "image_url", "image_url": {"url": "data:image/png;base64,#"}}), 400, PART, "invalid_media"),
@@ -66,7 +66,7 @@ BAD = {
     "endless text": (message(text("a" * 200_001)), 400, "messages", "context_length_exceeded"),
     "many answers": (says(n=100), 400, "n", "invalid_value"),
     "stop token": (says(stop_token_ids=[2048]), 400, "stop_token_ids", "invalid_value"),
-    "two limits": (says(max_tokens=4, max_completion_tokens=5), 400, None, "invalid_value"),
+    "two limits": (says(max_tokens=4, max_completion_tokens=5), 400, "max_tokens", "invalid_value"),
 }  # fmt: skip
 
 
