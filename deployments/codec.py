@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.types import AudioEmbeds, Delta, EncodeStats, ImageEmbeds, MediaEmbeds, Modality, PromptUsage
+from pipeline.types import AudioEmbeds, Delta, ImageEmbeds, MediaEmbeds, Modality, PromptUsage
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,11 @@ class PackedEmbeds:
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """An encoder's first word on a medium; the embeds follow as an object of their own."""
-
-    stats: EncodeStats
-    decode_seconds: float
-
-
-@dataclass(frozen=True)
 class Piece:
     """What the decoder streams: deltas, and with the first of them the prompt's token counts."""
 
     deltas: list[Delta]
     usage: PromptUsage | None = None
-    queue_seconds: float = 0.0
 
 
 def pack(embeds: MediaEmbeds) -> PackedEmbeds:

@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 3
 """A lost object or a replica that died costs one attempt; only before the first token."""
+RETRY_SECONDS = 0.1  # before the second attempt, and longer each time
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Trace:
     """What a request did and when, for its log line, its metrics and its usage."""
 
     request_id: str
+    answers: int = 1
     begin: float = field(default_factory=time.perf_counter)
     images: int = 0
     audios: int = 0
     cache: dict[str, int] = field(default_factory=dict)
     fetch_seconds: float = 0.0
-    encode_seconds: float = 0.0
+    encode_seconds: dict[str, float] = field(default_factory=dict)  # the slowest medium of each modality
+    decode_begin: float | None = None
     usage: PromptUsage | None = None
     first_token: float | None = None
     last_token: float | None = None
@@ -104,6 +107,7 @@ class Completions:
         data = await self._load(parts, trace)
         keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
         pieces, first = await self._start(request, parts, data, keys, trace)
+        del parts, data  # not needed any more, and large
         try:
             yield _deltas(first, trace)
             async for piece in pieces:
@@ -147,6 +151,7 @@ class Completions:
             pieces = None
             try:
                 media = await self._encode_all(parts, data, keys, trace)
+                trace.decode_begin = time.perf_counter()
                 pieces = self.stages.generate(request, media)
                 return pieces, await anext(pieces)
             except BaseException as error:
@@ -161,6 +166,7 @@ class Completions:
                     request_id=trace.request_id,
                     attempt=attempt,
                 )
+                await asyncio.sleep(RETRY_SECONDS * attempt)
                 if isinstance(cause, LOST):
                     for key, item in zip(keys, media, strict=False):  # no media: an encoder's own loss
                         self.cache.forget(key, item.ref)
@@ -169,17 +175,13 @@ class Completions:
     async def _encode_all(
         self, parts: list[MediaPart], data: list[bytes], keys: list[str], trace: Trace
     ) -> list[EncodedMedia]:
-        begin = time.perf_counter()
-        try:
-            return await _all(
-                [self._encode(part, item, key, trace) for part, item, key in zip(parts, data, keys, strict=True)],
-                parts,
-            )
-        finally:
-            trace.encode_seconds += time.perf_counter() - begin
+        work = [self._encode(part, item, key, trace) for part, item, key in zip(parts, data, keys, strict=True)]
+        return await _all(work, parts)
 
     async def _encode(self, part: MediaPart, data: bytes, key: str, trace: Trace) -> EncodedMedia:
         encoded, outcome = await self.cache.get(key, lambda: self.stages.encode(part.modality, data, trace.request_id))
+        if outcome != "hit":
+            trace.encode_seconds[part.modality] = max(encoded.seconds, trace.encode_seconds.get(part.modality, 0.0))
         trace.cache[outcome] = trace.cache.get(outcome, 0) + 1
         self.metrics.cache_lookups.inc(tags={"outcome": outcome})
         self.metrics.cache_bytes.set(self.cache.bytes)

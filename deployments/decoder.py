@@ -14,11 +14,11 @@ from pipeline.driver import Driver
 from pipeline.engine.engine import EngineConfig, EngineStats
 from pipeline.generator import Generator
 from pipeline.processing.chat import prompt_usage
-from pipeline.types import ChatRequest
+from pipeline.types import ChatRequest, MediaEmbeds, Prompt, PromptUsage
 
 from .codec import PackedEmbeds, Piece, unpack
-from .log import log_event
 from .metrics import DecoderMetrics
+from .outcomes import Outcomes
 from .settings import AppArgs, DecoderSettings
 
 METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
@@ -34,14 +34,14 @@ class LanguageDecoder:
             dtype=args.dtype,
             attention=args.attention,
             engine=EngineConfig(
-                num_blocks=max(engine.kv_cache_tokens // engine.block_size, 1),
+                kv_cache_tokens=engine.kv_cache_tokens,
                 block_size=engine.block_size,
                 max_context=engine.max_context,
             ),
         )
         self.metrics = DecoderMetrics()
         self._looked, self._steps = 0.0, 0
-        self.started = self.finished = self.failed = self.cancelled = 0
+        self.outcomes = Outcomes("generated")
         self.driver = Driver(generator, on_change=self._observe)
         self.reconfigure({})
 
@@ -61,60 +61,30 @@ class LanguageDecoder:
         Raises InvalidRequest, ContextOverflow, Overloaded before the first piece. Closing or
         cancelling frees the sequences before the next step of the engine.
         """
-        self.started += 1
-        begin = time.perf_counter()
-        tokens, usage = 0, None
-        try:
+        with self.outcomes.watch(request.request_id) as line:
             prompt, embeds = await asyncio.to_thread(self._prepare, request, media)
-            usage = prompt_usage(prompt, embeds)
-            first = True
+            usage: PromptUsage | None = prompt_usage(prompt, embeds)
+            line.update(prompt_tokens=len(prompt.token_ids), completion_tokens=0)
             pieces = self.driver.generate(prompt, embeds, request.params, request.n)
             try:
                 async for deltas in pieces:
-                    tokens += sum(len(delta.token_ids) for delta in deltas)
-                    yield Piece(deltas, usage if first else None, time.perf_counter() - begin if first else 0.0)
-                    first = False
+                    line["completion_tokens"] += sum(len(delta.token_ids) for delta in deltas)
+                    yield Piece(deltas, usage)
+                    usage = None  # said once
             finally:
                 await pieces.aclose()
-        except (asyncio.CancelledError, GeneratorExit):
-            self.cancelled += 1
-            self._log(request, "cancelled", begin, tokens, usage)
-            raise
-        except BaseException as error:
-            self.failed += 1
-            self._log(request, type(error).__name__, begin, tokens, usage)
-            raise
-        self.finished += 1
-        self._log(request, "finished", begin, tokens, usage)
 
     async def stats(self) -> dict[str, float]:
         """Counters, for tests and for people who debug."""
-        return {
-            "active": self.started - self.finished - self.failed - self.cancelled,
-            "started": self.started,
-            "finished": self.finished,
-            "failed": self.failed,
-            "cancelled": self.cancelled,
-            **asdict(self.driver.stats),
-        }
+        return self.outcomes.counts() | asdict(self.driver.stats)
 
     async def check_health(self) -> None:
         if not self.driver.healthy:
             raise RuntimeError("the engine has stopped")
 
-    def _prepare(self, request: ChatRequest, media: dict[str, PackedEmbeds]) -> Any:
+    def _prepare(self, request: ChatRequest, media: dict[str, PackedEmbeds]) -> tuple[Prompt, list[MediaEmbeds]]:
         embeds = [unpack(media[f"media_{i}"]) for i in range(len(media))]
         return self.driver.generator.prompt(request.messages, embeds), embeds
-
-    def _log(self, request: ChatRequest, outcome: str, begin: float, tokens: int, usage: Any) -> None:
-        log_event(
-            "generated",
-            request_id=request.request_id,
-            outcome=outcome,
-            seconds=time.perf_counter() - begin,
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=tokens,
-        )
 
     def _observe(self, stats: EngineStats) -> None:
         """From the engine's thread, whenever something has changed."""

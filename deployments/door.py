@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from .api_errors import ApiError
 from .settings import IngressSettings
 
 OPEN = ("/health", "/docs", "/docs/oauth2-redirect", "/openapi.json")
+CLIENT_LEFT = 499  # nginx's word for it
 ADMITTED = "megrez.admitted"
 """Set in the scope of a request whose books are kept further inside."""
 
@@ -25,30 +27,56 @@ class Door:
         self, app: ASGIApp, settings: Callable[[], IngressSettings], refused: Callable[[str, int, str], None]
     ) -> None:
         self._app, self._settings, self._refused = app, settings, refused
+        self._in_flight = 0  # bytes of bodies that requests under way have sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        settings, headers = self._settings(), Headers(scope=scope)
+        headers = Headers(scope=scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))  # the application's route prefix
-        status = 500
+        status, seen = 500, 0
 
         async def watched(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
+        async def counted() -> Message:
+            """What really arrives; a client's Content-Length is only a claim."""
+            nonlocal seen
+            message = await receive()
+            size = len(message.get("body", b""))
+            seen += size
+            self._in_flight += size
+            self._check_bytes(seen)
+            return message
+
         try:
             if path not in OPEN:
-                check_key(headers.get("authorization", ""), settings.api_keys)
-            check_length(headers.get("content-length"), settings.max_body_bytes)
-            await self._app(scope, limit_body(receive, settings.max_body_bytes), watched)
+                check_key(headers.get("authorization", ""), self._settings().api_keys)
+            length = headers.get("content-length", "")
+            if length.isascii() and length.isdigit():
+                self._check_bytes(int(length), int(length))
+            await self._app(scope, counted, watched)
         except ApiError as error:
             await error_response(error)(scope, receive, watched)
+        except asyncio.CancelledError:
+            status = CLIENT_LEFT
+            raise
         finally:
+            self._in_flight -= seen
             if status >= 400 and not scope.get(ADMITTED):
                 self._refused(path, status, headers.get("x-request-id", ""))
+
+    def _check_bytes(self, body: int, coming: int = 0) -> None:
+        """Raises ApiError when one body, or all of them together, are over their limit."""
+        settings = self._settings()
+        if body > settings.max_body_bytes:
+            message = f"the request's body is larger than {settings.max_body_bytes:,} bytes"
+            raise ApiError(413, message, code="body_too_large")
+        if self._in_flight + coming > settings.max_bytes_in_flight:
+            raise ApiError(429, "the server is busy: too many large requests", code="overloaded", retry_after=1)
 
 
 def check_key(authorization: str, keys: tuple[str, ...]) -> None:
@@ -62,30 +90,5 @@ def check_key(authorization: str, keys: tuple[str, ...]) -> None:
         raise ApiError(401, f"{message}; send Authorization: Bearer KEY", code="invalid_api_key")
 
 
-def check_length(length: str | None, limit: int) -> None:
-    if length is not None and length.isascii() and length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
-
-
-def limit_body(receive: Receive, limit: int) -> Receive:
-    """Counts what really arrives; a client's Content-Length is only a claim."""
-    seen = 0
-
-    async def counted() -> Message:
-        nonlocal seen
-        message = await receive()
-        if message["type"] == "http.request":
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise _too_large(limit)
-        return message
-
-    return counted
-
-
 def error_response(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body.model_dump(), error.status_code, headers=dict(error.headers or {}))
-
-
-def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"the request's body is larger than {limit:,} bytes", code="body_too_large")

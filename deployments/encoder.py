@@ -6,7 +6,6 @@ and passes a reference to the second on to the decoder; it never holds the embed
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 from ray import serve
 
 from pipeline.encoder import AudioStage, EncodeQueue, VisionStage
+from pipeline.types import EncodeStats
 
-from .codec import Encoded, PackedEmbeds, pack
-from .log import log_event
+from .codec import PackedEmbeds, pack
 from .metrics import EncoderMetrics
+from .outcomes import Outcomes
 from .settings import AppArgs, AudioSettings, VisionSettings
 
 
@@ -27,37 +27,35 @@ class _EncoderReplica:
     queue: EncodeQueue[Any, Any]
     metrics: EncoderMetrics
 
-    async def encode(self, data: bytes, request_id: str) -> AsyncIterator[Encoded | PackedEmbeds]:
+    def __init__(self) -> None:
+        self.outcomes = Outcomes("encoded")
+
+    async def encode(self, data: bytes, request_id: str) -> AsyncIterator[EncodeStats | PackedEmbeds]:
         """Raises InvalidMedia, MediaTooLarge, Overloaded; cancelling it frees its place at once."""
-        begin = time.perf_counter()
-        embeds, stats = await self.queue.encode(data)
-        seconds = time.perf_counter() - begin
-        self.metrics.per_unit.observe(stats.queue_seconds / stats.units)
-        self.metrics.batch.observe(stats.batch_units)
-        self.metrics.queued.set(self.queue.stats.queued)
-        log_event("encoded", request_id=request_id, seconds=seconds, **asdict(stats))
-        yield Encoded(stats, seconds - stats.queue_seconds)
+        with self.outcomes.watch(request_id) as line:
+            try:
+                embeds, stats = await self.queue.encode(data)
+            finally:
+                self.metrics.queued.set(self.queue.stats.queued)
+            self.metrics.per_unit.observe(stats.seconds / stats.units)
+            self.metrics.batch.observe(stats.batch_units)
+            line.update(units=stats.units, batch_units=stats.batch_units, tokens=stats.tokens, nbytes=stats.nbytes)
+        yield stats
         yield pack(embeds)
 
     async def stats(self) -> dict[str, float]:
         """Counters, for tests and for people who debug."""
-        q = self.queue
-        return {
-            "active": q.active,
-            "started": q.started,
-            "finished": q.finished,
-            "failed": q.failed,
-            "cancelled": q.cancelled,
-            **asdict(q.stats),
-        }
+        return self.outcomes.counts() | asdict(self.queue.stats)
 
     async def check_health(self) -> None:
-        """The event loop answers; the network's thread is renewed with the queue."""
+        if not self.queue.batcher.healthy:
+            raise RuntimeError("the encoder fails on every medium")
 
 
 @serve.deployment
 class VisionEncoder(_EncoderReplica):
     def __init__(self, args: AppArgs) -> None:
+        super().__init__()
         self.stage = VisionStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )
@@ -79,6 +77,7 @@ class VisionEncoder(_EncoderReplica):
 @serve.deployment
 class AudioEncoder(_EncoderReplica):
     def __init__(self, args: AppArgs) -> None:
+        super().__init__()
         self.stage = AudioStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )

@@ -9,9 +9,10 @@ from ray.serve.handle import DeploymentHandle
 
 from pipeline.config import ModelConfig
 
-from .api import Service, build_api
+from .api import build_api
 from .completion import Completions
 from .readiness import Readiness
+from .service import Service
 from .settings import AppArgs, IngressSettings
 from .stages import Stages
 

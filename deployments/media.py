@@ -30,7 +30,7 @@ def decode_base64(text: str, max_bytes: int) -> bytes:
     if len(text) * 3 // 4 > max_bytes + 3:
         raise MediaTooLarge(f"the medium is larger than the {max_bytes:,} bytes that are allowed")
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode("".join(text.split()), validate=True)  # MIME's line breaks are common
     except (binascii.Error, ValueError):
         raise InvalidMedia("the data is not valid base64") from None
     return _checked(data, max_bytes)
@@ -45,7 +45,10 @@ def decode_data_url(url: str, max_bytes: int) -> bytes:
         return decode_base64(payload, max_bytes)
     if len(payload) > 3 * max_bytes:
         raise MediaTooLarge(f"the medium is larger than the {max_bytes:,} bytes that are allowed")
-    return _checked(unquote_to_bytes(payload), max_bytes)
+    try:
+        return _checked(unquote_to_bytes(payload), max_bytes)
+    except UnicodeError:
+        raise InvalidMedia("the data: URL holds characters that no URL can hold") from None
 
 
 def is_public(address: str) -> bool:

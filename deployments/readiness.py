@@ -10,24 +10,29 @@ from ray import serve
 from .log import log_exception
 from .protocol import Health, StageHealth
 
-MAX_AGE = 1.0  # seconds
+MAX_AGE = 1.0  # seconds between two questions
+PATIENCE = 3.0  # seconds for an answer
+TRUSTED = 30.0  # seconds that an old answer holds while the controller is silent: stages serve without it
 
 
 class Readiness:
     def __init__(self, app_name: str) -> None:
         self._app = app_name
         self._health = Health(ready=False, stages={})
-        self._asked = -MAX_AGE
+        self._asked, self._answered = -MAX_AGE, -TRUSTED
         self._lock = asyncio.Lock()
 
     async def health(self) -> Health:
         async with self._lock:
             if time.monotonic() - self._asked >= MAX_AGE:
                 try:
-                    self._health = await asyncio.to_thread(self._ask)
+                    async with asyncio.timeout(PATIENCE):
+                        self._health = await asyncio.to_thread(self._ask)
+                    self._answered = time.monotonic()
                 except Exception:  # whatever keeps the controller from answering
                     log_exception("controller_silent")
-                    self._health = Health(ready=False, stages={})
+                    if time.monotonic() - self._answered > TRUSTED:
+                        self._health = Health(ready=False, stages={})
                 self._asked = time.monotonic()
             return self._health
 
@@ -40,7 +45,9 @@ class Readiness:
         app = serve.status().applications.get(self._app)
         stages = {}
         for name, deployment in (app.deployments if app else {}).items():
-            running = sum(n for state, n in deployment.replica_states.items() if str(state) == "RUNNING")
+            running = sum(
+                n for state, n in deployment.replica_states.items() if getattr(state, "value", state) == "RUNNING"
+            )
             status = str(deployment.status.value)
             # A stage scaled to zero is healthy: its first request wakes it.
             stages[name] = StageHealth(status=status, running=running, ready=running > 0 or status == "HEALTHY")

@@ -24,12 +24,13 @@ class Settings(BaseModel):
 class EngineArgs(Settings):
     """Memory of the decoder: `kv_cache_tokens` tokens in blocks of `block_size`.
 
-    flash-attn needs blocks of 256 tokens. One token of Megrez-3B-Omni takes 80 KiB in bfloat16.
+    By default the blocks suit the attention kernel: 256 tokens for flash-attn, else 16. One token of
+    Megrez-3B-Omni takes 80 KiB in bfloat16.
     `max_context` is the longest prompt plus answer; by default what the checkpoint was trained for.
     """
 
     kv_cache_tokens: Count = 32768
-    block_size: Count = 16
+    block_size: Count | None = None
     max_context: Count | None = None
 
 
@@ -43,6 +44,12 @@ class AppArgs(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "torch", "flash"] = "auto"
     engine: EngineArgs = EngineArgs()
+
+    @model_validator(mode="after")
+    def _kernel_fits(self) -> AppArgs:
+        if self.attention == "flash" and (self.dtype != "bfloat16" or self.device == "cpu"):
+            raise ValueError("attention: flash needs dtype: bfloat16 and a CUDA device")
+        return self
 
     @property
     def checkpoint_path(self) -> Path:
@@ -104,6 +111,7 @@ class IngressSettings(Settings):
 
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_requests: Count = 256
+    max_bytes_in_flight: Count = 1_000_000_000
     request_seconds: Seconds = 300.0
     max_body_bytes: Count = 64_000_000
     max_media: Count = 16

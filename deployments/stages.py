@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from pipeline.types import ChatRequest, Modality
+from pipeline.types import ChatRequest, EncodeStats, Modality
 
-from .codec import Encoded, Piece
+from .codec import Piece
 from .media_cache import EncodedMedia
 
 ENCODERS: dict[Modality, str] = {"image": "VisionEncoder", "audio": "AudioEncoder"}
@@ -26,6 +27,7 @@ class Stages:
             "image": vision.options(stream=True),
             "audio": audio.options(stream=True),
         }
+        self._waiting = ThreadPoolExecutor(64, thread_name_prefix="embeds")  # idle threads cost nothing
         self._decoder: Any = decoder.options(stream=True)
 
     async def encode(self, modality: Modality, data: bytes, request_id: str) -> EncodedMedia:
@@ -34,13 +36,13 @@ class Stages:
         response = self._encoders[modality].encode.remote(data, request_id)
         try:
             refs = await response._to_object_ref_gen()
-            report: Encoded = await (await anext(refs))
+            stats: EncodeStats = await (await anext(refs))
             # Ray's `anext` would fetch the embeds to this node; `next` waits without fetching.
-            ref = await asyncio.to_thread(next, refs)
+            ref = await asyncio.get_running_loop().run_in_executor(self._waiting, next, refs)
         except BaseException:
             response.cancel()
             raise
-        return EncodedMedia(ref, report.stats, time.perf_counter() - begin)
+        return EncodedMedia(ref, stats, time.perf_counter() - begin)
 
     async def generate(self, request: ChatRequest, media: Sequence[EncodedMedia]) -> AsyncGenerator[Piece, None]:
         """Streams the answers. Closing or cancelling it cancels the decoder's work."""

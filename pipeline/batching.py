@@ -17,6 +17,8 @@ from typing import Generic, TypeVar
 
 from .errors import Cancelled, MegrezError, Overloaded
 
+MAX_FAILURES = 3
+
 log = logging.getLogger(__name__)
 
 Unit = TypeVar("Unit")
@@ -56,7 +58,7 @@ class Batcher(Generic[Unit, Result]):
         self._batch: list[_Job[Unit, Result]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._worker: asyncio.Task[None] | None = None
-        self._batches = self._units = self._dropped = 0
+        self._batches = self._units = self._dropped = self._failures = 0
 
     async def submit(self, units: Sequence[Unit], costs: Sequence[float]) -> tuple[list[Result], float]:
         """The units' results in order, and the cost of the largest batch that one of them ran in.
@@ -88,9 +90,17 @@ class Batcher(Generic[Unit, Result]):
         running = sum(job.cost for job in self._batch)
         return BatcherStats(self._queued(), running, self._batches, self._units, self._dropped)
 
+    @property
+    def healthy(self) -> bool:
+        """False once several units in a row have failed for no fault of theirs (a lost GPU, say)."""
+        return self._failures < MAX_FAILURES
+
     def close(self) -> None:
+        """Ends the worker; who still waits is cancelled."""
         if self._worker:
             self._worker.cancel()
+        for job in [*self._line, *self._batch]:
+            job.future.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _queued(self) -> float:
@@ -143,10 +153,12 @@ class Batcher(Generic[Unit, Result]):
                         await self._compute([job])
                 return
             if not isinstance(error, MegrezError):
+                self._failures += 1
                 log.exception("a unit failed")
             if not batch[0].future.cancelled():
                 batch[0].future.set_exception(error)
         else:
+            self._failures = 0
             for job, result in zip(batch, results, strict=True):
                 if job.future.cancelled():
                     self._dropped += 1

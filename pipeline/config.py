@@ -140,15 +140,21 @@ class ModelConfig:
         generation: dict[str, Any] | None = None,
     ) -> ModelConfig:
         preprocessor = preprocessor or {}
-        decoder = _pick(DecoderConfig, config, "config.json")
+        decoder = _pick(DecoderConfig, {**config, **_rope(config)}, "config.json")
         vision_keys = dict(_section(config, "vision_config"))
         vision_keys["output_dim"] = decoder.hidden_size
         vision_keys["query_num"] = config.get("query_num", 64)
         vision_keys["drop_last_layer"] = config.get("drop_vision_last_layer", False)
         vision = _pick(VisionConfig, vision_keys, "config.json: vision_config")
         audio = _pick(AudioConfig, _section(config, "audio_config"), "config.json: audio_config")
+        _expect(config, "hidden_act", ("silu", "swish"), "config.json")
+        _expect(config["vision_config"], "hidden_act", ("gelu_pytorch_tanh",), "config.json: vision_config")
+        _expect(config, "head_dim", (decoder.head_size,), "config.json")
         images, sounds = (_optional(preprocessor, key) for key in ("image_processor", "audio_processor"))
         image_keys = {"patch_size": vision.patch_size, **preprocessor, **images}
+        for key in ("norm_mean", "norm_std", "image_mean", "image_std"):
+            _expect(image_keys, key, (0.5, [0.5, 0.5, 0.5]), "preprocessor_config.json")
+        _expect(image_keys, "slice_mode", (True,), "preprocessor_config.json")
         audio_keys = {"n_mels": audio.n_mels, **sounds}
         result = cls(
             decoder=decoder,
@@ -220,10 +226,30 @@ def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _optional(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """A section that may be missing, or be the name of a class of the authors' code."""
     value = config.get(key)
-    if value is not None and not isinstance(value, dict):
+    if value is not None and not isinstance(value, dict | str):
         raise CheckpointError(f"preprocessor_config.json: {key} is not an object")
-    return value or {}
+    return value if isinstance(value, dict) else {}
+
+
+def _expect(config: dict[str, Any], key: str, values: tuple[Any, ...], where: str) -> None:
+    """A key that may be missing, and that we can serve with these values only."""
+    value = config.get(key)
+    if value is not None and value not in values:
+        raise CheckpointError(f"{where}: {key} {value!r} is not supported; only {values[0]!r} is")
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    """rope_theta, which transformers 5 writes into `rope_parameters`. No scaling is supported."""
+    parameters: dict[str, Any] = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        if config.get(key) is not None:
+            parameters.update(_section(config, key))
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind != "default":
+        raise CheckpointError(f"config.json: rope scaling {kind!r} is not supported")
+    return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
 
 
 def _pick(cls: type[Any], values: dict[str, Any], where: str) -> Any:
@@ -261,11 +287,16 @@ def _generation_defaults(config: dict[str, Any], generation: dict[str, Any]) -> 
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
     if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
         raise CheckpointError(f"{where}: eos_token_id must be an integer or a list of them, got {eos!r}")
+    if any(i < 0 for i in ids):
+        raise CheckpointError(f"{where}: eos_token_id must not be negative, got {eos!r}")
     base = GenerationDefaults()
-    return GenerationDefaults(
+    defaults = GenerationDefaults(
         temperature=0.0 if generation.get("do_sample") is False else float(number("temperature", base.temperature)),
         top_p=float(number("top_p", base.top_p)),
         top_k=int(number("top_k", base.top_k)),
         repetition_penalty=float(number("repetition_penalty", base.repetition_penalty)),
         eos_token_ids=tuple(ids),
     )
+    if defaults.top_p > 1 or defaults.repetition_penalty == 0:
+        raise CheckpointError(f"{where}: top_p must be at most 1 and repetition_penalty more than 0")
+    return defaults

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,9 @@ from .engine.engine import EngineStats
 from .errors import MegrezError
 from .generator import Answer, Generator
 from .types import Delta, MediaEmbeds, Prompt, SamplingParams
+
+MAX_FAILURES = 3
+STEP_LIMIT = 300.0  # seconds; a step that takes longer will not come back
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,7 @@ class Driver:
         self._calls: dict[Answer, _Call] = {}
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
         self._failures = 0
+        self._step_began: float | None = None
         self._closed = False
         self._thread.start()
 
@@ -119,8 +124,10 @@ class Driver:
 
     @property
     def healthy(self) -> bool:
-        """The thread runs, and its last steps did not all fail."""
-        return self._thread.is_alive() and not self._closed and self._failures < 3
+        """The thread runs, no step hangs, and the last ones did not fail one after the other."""
+        hangs = self._step_began is not None and time.monotonic() - self._step_began > STEP_LIMIT
+        failures = self._failures + self.generator.engine.failures
+        return self._thread.is_alive() and not self._closed and not hangs and failures < MAX_FAILURES
 
     def close(self) -> None:
         """Ends the thread; who still waits is told."""
@@ -168,6 +175,7 @@ class Driver:
                     command()
 
     def _step(self) -> None:
+        self._step_began = time.monotonic()
         try:
             outputs = self.generator.step()
         except Exception as error:  # a bug of ours: end everybody rather than hang
@@ -175,8 +183,9 @@ class Driver:
             self._failures += 1
             self._fail_all(error)
             return
-        if outputs:
-            self._failures = self._failures + 1 if all(d.finish_reason == "error" for _, d in outputs) else 0
+        finally:
+            self._step_began = None
+        self._failures = 0
         pieces: dict[_Call, list[Delta | Exception]] = {}
         for answer, delta in outputs:
             pieces.setdefault(self._calls[answer], []).append(delta)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from .batching import Batcher, BatcherStats
 from .config import AudioProcessorConfig, ImageProcessorConfig, ModelConfig
-from .errors import InvalidMedia
+from .errors import GenerationFailed
 from .model.attention import make_attention
 from .model.audio import AudioModel
 from .model.vision import PatchedSlice, VisionModel
@@ -121,31 +121,28 @@ class EncodeQueue(Generic[Unit, Embeds]):
         self._stage = stage
         self.batcher: Batcher[Unit, torch.Tensor] = Batcher(stage.encode, budget=budget, max_queued=max_queued)
         self._decoders = _decoders(workers)
-        self.started = self.finished = self.failed = self.cancelled = 0
 
     async def encode(self, data: bytes) -> tuple[Embeds, EncodeStats]:
-        """Raises InvalidMedia, MediaTooLarge, Overloaded. Cancelling it frees its place."""
-        self.started += 1
-        try:
-            loop = asyncio.get_running_loop()
-            prepared = await loop.run_in_executor(self._decoders, self._stage.prepare, data)
-            begin = time.perf_counter()
-            outs, batch = await self.batcher.submit(prepared.units, prepared.costs)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        except BaseException:
-            self.failed += 1
-            raise
-        embeds = self._stage.assemble(prepared, outs)
-        if not bool(torch.isfinite(embeds.embeds).all()):
-            self.failed += 1
-            raise InvalidMedia("the encoder gave values that are not finite numbers for this medium")
-        self.finished += 1
+        """Embeds on the CPU, and what they cost.
+
+        Raises InvalidMedia, MediaTooLarge, Overloaded, GenerationFailed. Cancelling it frees its place.
+        """
+        loop = asyncio.get_running_loop()
+        prepared = await loop.run_in_executor(self._decoders, self._stage.prepare, data)
+        begin = time.perf_counter()
+        outs, batch = await self.batcher.submit(prepared.units, prepared.costs)
+        # In a thread: on a GPU the copy waits for the stream, and the loop must not.
+        embeds = await loop.run_in_executor(self._decoders, self._finish, prepared, outs)
         tensor = embeds.embeds
         seconds = time.perf_counter() - begin
         size = tensor.numel() * tensor.element_size()
         return embeds, EncodeStats(sum(prepared.costs), seconds, batch, embeds.tokens, size)
+
+    def _finish(self, prepared: Prepared[Unit], outs: list[torch.Tensor]) -> Embeds:
+        embeds = self._stage.assemble(prepared, [out.cpu() for out in outs])
+        if not torch.isfinite(embeds.embeds).all():
+            raise GenerationFailed("the encoder gave values that are not finite numbers for this medium")
+        return embeds
 
     def resize(self, *, budget: float, max_queued: float, workers: int, threads: int) -> None:
         """New limits for what comes from now on; what is under way goes on."""
@@ -153,10 +150,6 @@ class EncodeQueue(Generic[Unit, Embeds]):
         self.batcher.call(torch.set_num_threads, threads)  # counts for the thread that calls it
         self._decoders.shutdown(wait=False)
         self._decoders = _decoders(workers)
-
-    @property
-    def active(self) -> int:
-        return self.started - self.finished - self.failed - self.cancelled
 
     @property
     def stats(self) -> BatcherStats:

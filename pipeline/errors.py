@@ -3,7 +3,7 @@
 MegrezError
 ├── CheckpointError        a checkpoint directory is missing something or contradicts itself
 ├── InvalidRequest         the caller's request can't be served; the message says what to change
-│   ├── InvalidMedia       a picture or a recording can't be used (which one: `digest`)
+│   ├── InvalidMedia       a picture or a recording can't be used
 │   │   └── MediaTooLarge  it is over a configured limit
 │   └── ContextOverflow    prompt plus answer don't fit into the context
 ├── Overloaded             a queue is full; the same request may succeed later

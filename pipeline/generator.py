@@ -39,11 +39,14 @@ class StopStrings:
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops, self._held = stops, ""
 
-    def push(self, text: str) -> tuple[str, bool]:
-        """(text that may be shown, whether a stop string was met: it and what follows are cut)."""
+    def push(self, text: str, armed: bool = True) -> tuple[str, bool]:
+        """(text that may be shown, whether a stop string was met: it and what follows are cut).
+
+        While not `armed`, a whole stop string passes; one that has only begun may still be met.
+        """
         self._held += text
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
+        if found and armed:
             shown, self._held = self._held[: min(found)], ""
             return shown, True
         keep = max((self._overlap(stop) for stop in self._stops), default=0)
@@ -143,11 +146,10 @@ class Generator:
         reason, text = output.finish_reason, ""
         if reason != "stop":  # a stop token is no part of the text
             text = answer.stream.push(output.token_id)
-        if answer.tokens >= answer.params.min_tokens:
-            text, stopped = answer.stops.push(text)
-            if stopped:
-                self.engine.finish(output.sequence_id, "stop")
-                return self._finish(answer, "stop", text, output)
+        text, stopped = answer.stops.push(text, armed=answer.tokens >= answer.params.min_tokens)
+        if stopped:
+            self.engine.finish(output.sequence_id, "stop")
+            return self._finish(answer, "stop", text, output)
         if reason:
             rest = answer.stops.push(answer.stream.flush())[0] + answer.stops.flush()
             return self._finish(answer, reason, text + rest, output)

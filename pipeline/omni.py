@@ -175,11 +175,16 @@ class Omni:
         for segment in segments:
             if isinstance(segment, torch.Tensor) and segment.is_floating_point():
                 rows = segment.flatten(0, -2)
+                if rows.shape[1] != self.config.decoder.hidden_size:
+                    width = self.config.decoder.hidden_size
+                    raise InvalidRequest(f"embeds must be [n, {width}], not {list(segment.shape)}", "segments")
                 spans.append(MediaSpan(len(ids), len(rows), len(media), 0))
                 media.append(rows)
                 ids += [self._generator.tokenizer.special("unk")] * len(rows)
             else:
                 ids += [int(i) for i in segment]
+                if any(not 0 <= i < self.config.decoder.vocab_size for i in ids[-len(segment) :]):
+                    raise InvalidRequest(f"token ids must be below {self.config.decoder.vocab_size}", "segments")
         return Prompt(ids, tuple(spans)), media
 
 

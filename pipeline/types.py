@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from .errors import InvalidRequest
+
+if TYPE_CHECKING:
+    import torch
 
 Modality = Literal["image", "audio"]
 Role = Literal["system", "user", "assistant"]
@@ -191,7 +192,7 @@ class EncodeStats:
     """What an encoding cost. `units` are slices of a picture, seconds of a recording."""
 
     units: float
-    queue_seconds: float  # from decoded to computed, the wait for the batch included
+    seconds: float  # from decoded to encoded, the wait for the batch included
     batch_units: float  # of the batch that it ran in, its neighbours included
     tokens: int
     nbytes: int

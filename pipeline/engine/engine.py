@@ -9,15 +9,14 @@ import itertools
 import logging
 import secrets
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from ..errors import ContextOverflow, InvalidRequest, MegrezError
-from ..model.decoder import DecoderModel
 from ..types import FinishReason, Prompt, SampledLogprobs, SamplingParams
 from .blocks import BlockManager
-from .runner import Runner
+from .runner import Model, Runner
 from .sampler import Sample, Sampler
 from .scheduler import Chunk, Scheduler
 from .sequence import Sequence
@@ -29,13 +28,15 @@ log = logging.getLogger(__name__)
 class EngineConfig:
     """Sizes of the engine. `num_blocks * block_size` tokens fit into the KV cache.
 
+    num_blocks None: as many as hold `kv_cache_tokens`; block_size None: what suits the attention kernel;
     max_batch_tokens: tokens computed a step at most; max_running: sequences in a step;
     max_waiting: sequences queued behind them; max_context: prompt plus answer of one sequence
     (None: what the checkpoint was trained for).
     """
 
-    num_blocks: int = 1024
-    block_size: int = 16
+    kv_cache_tokens: int = 16384
+    num_blocks: int | None = None
+    block_size: int | None = None
     max_batch_tokens: int = 512
     max_running: int = 32
     max_waiting: int = 256
@@ -62,24 +63,23 @@ class EngineStats:
     preemptions: int
     steps: int
     last_batch: int
-    last_tokens: int
 
 
 class Engine:
-    def __init__(self, model: DecoderModel, config: EngineConfig, eos_ids: Ordered[int]) -> None:
+    def __init__(self, model: Model, config: EngineConfig, eos_ids: Ordered[int]) -> None:
         multiple = model.attention.block_size_multiple
-        if config.block_size % multiple:
+        block_size = max(16, multiple) if config.block_size is None else config.block_size
+        if block_size % multiple:
             raise MegrezError(f"block_size must be a multiple of {multiple} for this attention kernel")
         if config.max_batch_tokens < config.max_running:
             raise MegrezError("max_batch_tokens must be at least max_running: a decode step takes one token each")
         trained = model.config.max_position_embeddings
         if config.max_context is not None and config.max_context > trained:
             raise MegrezError(f"max_context {config.max_context} is over the checkpoint's {trained} positions")
-        self.config = replace(config, max_context=config.max_context or trained)
         self.max_context = config.max_context or trained
         self.default_max_tokens: int | None = None  # for answers of open length; None: all the room
         self.eos_ids = frozenset(eos_ids)
-        self.blocks = BlockManager(config.num_blocks, config.block_size)
+        self.blocks = BlockManager(config.num_blocks or max(config.kv_cache_tokens // block_size, 1), block_size)
         self.scheduler = Scheduler(
             self.blocks,
             max_batch_tokens=config.max_batch_tokens,
@@ -90,7 +90,8 @@ class Engine:
         self._vocab, self._width = model.config.vocab_size, model.config.hidden_size
         self._ids = itertools.count()
         self._alive: dict[int, Sequence] = {}
-        self._steps, self._last = 0, (0, 0)
+        self._steps, self._last_batch = 0, 0
+        self.failures = 0  # unexpected ones since the last step that went well
 
     def check(self, prompt_tokens: int, params: SamplingParams) -> int:
         """The answer's token limit. Raises ContextOverflow for what could never be served."""
@@ -100,7 +101,8 @@ class Engine:
         room = self.max_context - prompt_tokens
         capacity = self.blocks.num_blocks * self.blocks.block_size
         if wanted is None:
-            wanted = min(room, capacity - prompt_tokens, self.default_max_tokens or room)
+            default = max(self.default_max_tokens, params.min_tokens) if self.default_max_tokens else room
+            wanted = min(room, capacity - prompt_tokens, default)
         if wanted > room or room < 1:
             raise ContextOverflow(
                 f"the model's context is {self.max_context} tokens; the prompt has {prompt_tokens} and "
@@ -134,9 +136,9 @@ class Engine:
             max_tokens=max_tokens,
             seed_key=(seed, choice),
             stop_ids=eos | frozenset(params.stop_token_ids),
-            media=[m.to(self.runner.device) for m in media],
         )
         self.scheduler.add(sequence)
+        self.runner.attach(sequence.id, media)
         self._alive[sequence.id] = sequence
         return sequence.id
 
@@ -146,6 +148,7 @@ class Engine:
         if sequence is None:
             return False
         self.scheduler.finish(sequence, reason)
+        self.runner.detach(sequence_id)
         return True
 
     @property
@@ -159,7 +162,7 @@ class Engine:
             assert self.blocks.used == 0, "idle, but blocks are held"
             return []
         self._steps += 1
-        self._last = (len(chunks), sum(c.stop - c.start for c in chunks))
+        self._last_batch = len(chunks)
         try:
             return self._run(chunks)
         except Exception as error:  # one of them broke the batch: find out which
@@ -175,11 +178,13 @@ class Engine:
         length = len(prompt.token_ids)
         if not 0 < length <= self.max_context or not self.blocks.can_ever_hold(length):
             raise ContextOverflow(f"a prompt of {length} tokens doesn't fit into the context or the KV cache")
-        sequence = Sequence(-1, prompt, SamplingParams(), 0, (0, 0), frozenset(), list(media))
+        sequence = Sequence(-1, prompt, SamplingParams(), 0, (0, 0), frozenset())
+        self.runner.attach(sequence.id, media)
         self.blocks.extend(sequence, sequence.length)
         try:
             return self.runner.all_logits(Chunk(sequence, 0, sequence.length))
         finally:
+            self.runner.detach(sequence.id)
             self.blocks.release(sequence)
 
     @property
@@ -192,13 +197,13 @@ class Engine:
             blocks_total=self.blocks.num_blocks,
             preemptions=s.preemptions,
             steps=self._steps,
-            last_batch=self._last[0],
-            last_tokens=self._last[1],
+            last_batch=self._last_batch,
         )
 
     def _run(self, chunks: list[Chunk]) -> list[TokenOutput]:
         samples = [chunk.samples for chunk in chunks]
         logits = iter(self.runner.run(chunks))
+        self.failures = 0
         for chunk in chunks:
             chunk.sequence.computed = chunk.stop
         return [self._sample(c, next(logits)) for c, sample in zip(chunks, samples, strict=True) if sample]
@@ -212,6 +217,8 @@ class Engine:
 
     def _fail(self, sequence: Sequence, error: Exception) -> TokenOutput:
         log.error("sequence %d failed: %r", sequence.id, error)
+        if not isinstance(error, MegrezError):  # not this sequence's fault, then
+            self.failures += 1
         self.finish(sequence.id, "error")
         message = str(error) if isinstance(error, MegrezError) else "the model failed on this request"
         return TokenOutput(sequence.id, None, None, "error", message)

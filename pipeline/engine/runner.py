@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Ordered
+
 import torch
 
 from ..model.attention import PagedBatch
@@ -9,11 +11,22 @@ from ..model.decoder import DecoderModel
 from .blocks import BlockManager
 from .scheduler import Chunk
 
+Model = DecoderModel
+
 
 class Runner:
-    def __init__(self, model: DecoderModel, blocks: BlockManager) -> None:
+    def __init__(self, model: Model, blocks: BlockManager) -> None:
         self.model, self.blocks = model, blocks
         self.cache = model.new_cache(blocks.num_blocks, blocks.block_size)
+        # Embeds of each sequence's media, [rows, D] a medium. They stay where they were made (the
+        # CPU, when they came from another process) and move chunk by chunk.
+        self._media: dict[int, list[torch.Tensor]] = {}
+
+    def attach(self, sequence_id: int, media: Ordered[torch.Tensor]) -> None:
+        self._media[sequence_id] = list(media)
+
+    def detach(self, sequence_id: int) -> None:
+        self._media.pop(sequence_id, None)
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +71,7 @@ class Runner:
                 first, last = max(span.start, chunk.start), min(span.start + span.length, chunk.stop)
                 if first < last:
                     row = span.offset + first - span.start
-                    rows = chunk.sequence.media[span.media][row : row + last - first]
+                    rows = self._media[chunk.sequence.id][span.media][row : row + last - first]
                     at = base + first - chunk.start
                     embeds[at : at + last - first] = rows.to(embeds)
             base += chunk.stop - chunk.start

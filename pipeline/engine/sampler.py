@@ -56,7 +56,7 @@ class Sampler:
         if params.temperature == 0:
             token = int(scores.argmax())
         else:
-            token = self._draw(scores / params.temperature, params, sequence)
+            token = self._draw((scores - scores.max()) / params.temperature, params, sequence)
         self._count(sequence, token)
         return Sample(token, _logprobs(logits, token, params.logprobs))
 

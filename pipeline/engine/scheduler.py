@@ -64,7 +64,7 @@ class Scheduler:
             count = min(sequence.remaining, budget)
             if count == 0:
                 break
-            if not self._make_room(sequence, sequence.computed + count, chunks):
+            if not self._make_room(sequence, sequence.computed + count):
                 preempted = True
                 continue
             chunks.append(Chunk(sequence, sequence.computed, sequence.computed + count))
@@ -98,7 +98,7 @@ class Scheduler:
             chunks.append(Chunk(sequence, 0, count))
             budget -= count
 
-    def _make_room(self, sequence: Sequence, tokens: int, chunks: list[Chunk]) -> bool:
+    def _make_room(self, sequence: Sequence, tokens: int) -> bool:
         """Gives `sequence` blocks for `tokens` tokens, from later arrivals if need be. False when
         it was itself the last to arrive and had to go."""
         while self.blocks.missing(sequence, tokens) > self.blocks.free:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..types import FinishReason, Prompt, SamplingParams
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(eq=False)
@@ -25,7 +22,6 @@ class Sequence:
     max_tokens: int
     seed_key: tuple[int, int]
     stop_ids: frozenset[int]
-    media: list[torch.Tensor] = field(default_factory=list)  # flattened embeds [rows, D] a medium
     output: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     computed: int = 0

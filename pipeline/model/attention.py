@@ -12,6 +12,7 @@ imports flash-attn, and only when it is made.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import MegrezError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def make_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atten
     half = dtype in (torch.float16, torch.bfloat16)
     if name == "auto":
         name = "flash" if device.type == "cuda" and half and _installed("flash_attn") else "torch"
+        log.info("attention: %s", name)
     if name == "torch":
         return TorchAttention()
     if name == "flash":

@@ -108,8 +108,8 @@ class DecoderModel(nn.Module):
         self._rope: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def ignores(self, name: str) -> bool:
-        """Released tensors that are recomputed: some Llama exports carry rotary frequencies."""
-        return name.endswith("rotary_emb.inv_freq")
+        """Released tensors that are recomputed: some Llama exports carry rotary tables."""
+        return ".rotary_emb." in name
 
     @property
     def weight(self) -> torch.Tensor:

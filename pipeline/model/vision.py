@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ def bucketize(n: int, buckets: int) -> torch.Tensor:
     return torch.bucketize(coordinates, boundaries, right=True)
 
 
+@lru_cache(maxsize=256)
 def sincos_2d(dim: int, rows: int, columns: int) -> torch.Tensor:
     """Position embedding of the resampler's keys: float32 [rows * columns, dim].
 
@@ -176,7 +178,9 @@ class VisionModel(nn.Module):
         self.resampler = Resampler(config)
 
     def ignores(self, name: str) -> bool:
-        """Released tensors that this configuration leaves out: the dropped last layer's."""
+        """Released tensors that are recomputed, or that belong to the dropped last layer."""
+        if name in ("vision.vpm.embeddings.position_ids", "vision.resampler.pos_embed"):
+            return True
         dropped = f"vision.vpm.encoder.layers.{self.config.num_hidden_layers - 1}."
         return self.config.drop_last_layer and name.startswith(dropped)
 

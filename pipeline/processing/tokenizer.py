@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
+from tokenizers import Tokenizer as Core
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 
@@ -38,7 +39,10 @@ class Tokenizer:
             self._hf = PreTrainedTokenizerFast.from_pretrained(root)
         except Exception as error:
             raise CheckpointError(f"checkpoint {root}: the tokenizer can't be loaded: {error}") from error
-        self._core = self._hf.backend_tokenizer
+        # Two that are never changed again: transformers' own call sets a flag on the one it shares
+        # between threads, and then encodes by it.
+        self._core = _fixed(self._hf, as_text=False)
+        self._literal = _fixed(self._hf, as_text=True)
         self._special = {role: self._resolve(role, root) for role in _NAMES}
         self._byte_level = "ByteLevel" in json.dumps(json.loads(self._core.to_str()).get("decoder"))
         self.vocab_size = len(self._hf)
@@ -50,11 +54,12 @@ class Tokenizer:
     def encode(self, text: str, *, allow_special: bool) -> list[int]:
         """Token ids of a text. Where special tokens are not allowed (what a user wrote), their
         strings are ordinary text: nobody can end a turn or fake a picture by writing its token."""
-        ids: list[int] = self._hf(text, add_special_tokens=False, split_special_tokens=not allow_special)["input_ids"]
+        core = self._core if allow_special else self._literal
+        ids: list[int] = core.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, token_ids: list[int]) -> str:
-        return str(self._hf.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self._core.decode(token_ids, skip_special_tokens=True))
 
     def stream(self) -> TextStream:
         return TextStream(self)
@@ -86,12 +91,22 @@ class Tokenizer:
 
     def _resolve(self, role: str, root: Path) -> int:
         attributes, strings = _NAMES[role]
-        tried = [getattr(self._hf, f"{name}{suffix}", None) for name in attributes for suffix in ("_token", "")]
+        keys = [f"{name}{suffix}" for name in attributes for suffix in ("_token", "")]
+        tried = [getattr(self._hf, key, None) or self._hf.init_kwargs.get(key) for key in keys]
         vocabulary = self._hf.get_vocab()
         for text in [t for t in tried if isinstance(t, str)] + list(strings):
             if text in vocabulary:
                 return int(vocabulary[text])
         raise CheckpointError(f"checkpoint {root}: the tokenizer has no token for {role} (looked for {strings})")
+
+
+def _fixed(tokenizer: PreTrainedTokenizerFast, *, as_text: bool) -> Core:
+    """A tokenizer of its own that reads special tokens' names as tokens, or as the text they are."""
+    core = Core.from_str(tokenizer.backend_tokenizer.to_str())
+    core.no_padding()
+    core.no_truncation()
+    core.encode_special_tokens = as_text
+    return core
 
 
 class TextStream:

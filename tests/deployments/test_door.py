@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from deployments.api_errors import ApiError
-from deployments.door import check_key, check_length
+from deployments.door import Door, check_key
+from deployments.settings import IngressSettings
 
 from .fakes import House, chat, run
 
@@ -35,17 +36,40 @@ def test_without_keys_everybody_may_enter() -> None:
         check_key(authorization, ())
 
 
+async def knock(length: str | None, **limits: int) -> int:
+    """The status that a request with this Content-Length, and no body, meets at the door."""
+    statuses: list[int] = []
+    settings = IngressSettings(**limits)
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    headers = [] if length is None else [(b"content-length", length.encode("latin-1"))]
+    scope = {"type": "http", "path": "/docs", "headers": headers, "method": "GET"}
+    await Door(inside, lambda: settings, lambda *_: None)(scope, receive, send)
+    return statuses[0]
+
+
 @pytest.mark.parametrize("length", [None, "0", "10", "", "-5", "ten", "²", "1_0"])
 def test_lengths_that_pass(length: str | None) -> None:
     # What is no number is the server's business; the bytes are counted anyway.
-    check_length(length, 10)
+    assert run(knock(length, max_body_bytes=10)) == 200
 
 
 @pytest.mark.parametrize("length", ["11", "999999999999999999999", "0" * 30 + "11"])
 def test_lengths_that_do_not(length: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        check_length(length, 10)
-    assert caught.value.status_code == 413
+    assert run(knock(length, max_body_bytes=10)) == 413
+
+
+def test_more_than_may_be_in_flight_comes_back_later() -> None:
+    assert run(knock("11", max_bytes_in_flight=10)) == 429
 
 
 @pytest.fixture

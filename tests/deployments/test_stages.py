@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deployments.codec import Encoded, Piece
+from deployments.codec import Piece
 from deployments.media_cache import EncodedMedia
 from deployments.stages import Stages
 from pipeline.errors import InvalidMedia
@@ -81,7 +81,7 @@ def stages(handle: FakeHandle) -> Stages:
 
 class TestEncode:
     def test_the_report_is_fetched_the_embeds_are_not(self) -> None:
-        report, embeds = FakeRef(Encoded(STATS, 0.1)), FakeRef("embeds")
+        report, embeds = FakeRef(STATS), FakeRef("embeds")
         handle = FakeHandle(report, embeds)
         media = run(stages(handle).encode("image", b"x", "id"))
         assert media.ref is embeds
@@ -91,7 +91,7 @@ class TestEncode:
         assert handle.response.cancelled == 0
 
     def test_each_modality_has_its_encoder(self) -> None:
-        vision, audio = (FakeHandle(FakeRef(Encoded(STATS, 0.1)), FakeRef(name)) for name in ("vision", "audio"))
+        vision, audio = (FakeHandle(FakeRef(STATS), FakeRef(name)) for name in ("vision", "audio"))
         both = Stages(vision=vision, audio=audio, decoder=FakeHandle())  # type: ignore[arg-type]
         assert run(both.encode("audio", b"x", "id")).ref.value == "audio"
         assert run(both.encode("image", b"x", "id")).ref.value == "vision"

@@ -113,7 +113,7 @@ class TestPreprocessor:
     @pytest.mark.parametrize("section", ["image_processor", "audio_processor"])
     def test_a_section_that_is_no_object(self, section: str) -> None:
         with pytest.raises(CheckpointError, match=section):
-            ModelConfig.from_dicts(CONFIG, {section: "Whisper"})
+            ModelConfig.from_dicts(CONFIG, {section: ["Whisper"]})
 
 
 class TestGeneration:
