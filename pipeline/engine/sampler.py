@@ -20,6 +20,9 @@ from ..types import SampledLogprobs, SamplingParams, TokenLogprob
 from .sequence import Sequence
 
 
+GREEDY_BELOW = 1e-5  # such temperatures leave the best token nothing to compete with, and divide badly
+
+
 @dataclass(frozen=True)
 class Sample:
     token_id: int
@@ -53,7 +56,7 @@ class Sampler:
         scores = self._penalized(logits, sequence)
         if len(sequence.output) < params.min_tokens:
             scores = _forbid(scores, sequence.stop_ids | self.eos_ids)
-        if params.temperature == 0:
+        if params.temperature < GREEDY_BELOW:
             token = int(scores.argmax())
         else:
             token = self._draw((scores - scores.max()) / params.temperature, params, sequence)

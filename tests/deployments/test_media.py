@@ -23,10 +23,9 @@ from .fakes import run
 class TestBase64:
     def test_bytes(self) -> None:
         assert decode_base64("aGVsbG8=", 5) == b"hello"
+        assert decode_base64("aGVs\r\nbG8=\n", 5) == b"hello"  # as MIME encoders break lines
 
-    @pytest.mark.parametrize(
-        "text", ["a", "aGVsbG8", "aGVs bG8=", "aGVsbG8=\n", "aGVs-G8_", "日本", "%%%%", "=", "aGVsbG8==="]
-    )
+    @pytest.mark.parametrize("text", ["a", "aGVsbG8", "aGVs-G8_", "日本", "%%%%", "=", "aGVsbG8==="])
     def test_what_is_none(self, text: str) -> None:
         with pytest.raises(InvalidMedia, match="base64"):
             decode_base64(text, 100)

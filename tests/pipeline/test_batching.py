@@ -225,3 +225,42 @@ def test_costs_of_fractions() -> None:
         assert worker.batches == [[0, 1], [2, 3]]
 
     play(scene, budget=4)
+
+
+def test_health_is_lost_with_failures_in_a_row() -> None:
+    """A broken unit is its caller's matter; one after another means that the worker is broken."""
+    broken = True
+
+    def run(units: list[int], checkpoint: Callable[[], None]) -> list[int]:
+        if broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return units
+
+    async def scene() -> None:
+        nonlocal broken
+        batcher: Batcher[int, int] = Batcher(run, budget=1, max_queued=10)
+        for _ in range(3):
+            assert batcher.healthy
+            with pytest.raises(RuntimeError):
+                await batcher.submit([1], [1])
+        assert not batcher.healthy
+        broken = False
+        await batcher.submit([1], [1])
+        assert batcher.healthy
+        batcher.close()
+
+    asyncio.run(scene())
+
+
+def test_closing_cancels_who_waits() -> None:
+    async def scene() -> None:
+        gate = threading.Event()
+        batcher: Batcher[int, int] = Batcher(lambda units, _: gate.wait(5) and units, budget=1, max_queued=10)
+        waiting = [asyncio.create_task(batcher.submit([i], [1])) for i in range(3)]
+        await asyncio.sleep(0.02)
+        batcher.close()
+        gate.set()
+        results = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 2)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results)
+
+    asyncio.run(scene())

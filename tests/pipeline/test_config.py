@@ -154,3 +154,29 @@ class TestDirectory:
         (tmp_path / "config.json").write_text(json.dumps(changed("hidden_size", None)))
         with pytest.raises(CheckpointError, match=str(tmp_path)):
             ModelConfig.from_pretrained(tmp_path)
+
+
+class TestReleasedSpellings:
+    """What other versions of transformers write, and what we can't serve."""
+
+    def test_rope_parameters(self) -> None:
+        config = {k: v for k, v in CONFIG.items() if k != "rope_theta"}
+        config["rope_parameters"] = {"rope_type": "default", "rope_theta": 7000.0}
+        assert ModelConfig.from_dicts(config).decoder.rope_theta == 7000.0
+
+    @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+    def test_scaled_rope_is_refused(self, key: str) -> None:
+        with pytest.raises(CheckpointError, match="yarn"):
+            ModelConfig.from_dicts({**CONFIG, key: {"rope_type": "yarn", "factor": 2.0}})
+
+    def test_other_activations_and_pixels_are_refused(self) -> None:
+        with pytest.raises(CheckpointError, match="hidden_act"):
+            ModelConfig.from_dicts({**CONFIG, "hidden_act": "gelu"})
+        with pytest.raises(CheckpointError, match="norm_mean"):
+            ModelConfig.from_dicts(CONFIG, {"norm_mean": [0.48, 0.46, 0.41]})
+        assert ModelConfig.from_dicts(CONFIG, {"norm_mean": [0.5, 0.5, 0.5], "image_processor": "MegrezO"})
+
+    @pytest.mark.parametrize("generation", [{"top_p": 5}, {"repetition_penalty": 0}, {"eos_token_id": -1}])
+    def test_defaults_that_would_refuse_every_request(self, generation: dict[str, Any]) -> None:
+        with pytest.raises(CheckpointError):
+            ModelConfig.from_dicts(CONFIG, {}, generation)

@@ -238,3 +238,10 @@ def test_the_checkpoints_ends_are_kept(golden_path: Path, tmp_path: Path) -> Non
     generator = Generator.from_pretrained(tmp_path)
     special = generator.tokenizer.special
     assert generator.engine.eos_ids == {77, 78, special("turn_end"), special("eos")}
+
+
+def test_a_stop_string_that_begins_before_min_tokens_is_met() -> None:
+    stops = StopStrings(("ab",))
+    assert stops.push("xab", armed=False) == ("xab", False)  # whole, and too early
+    assert stops.push("ya", armed=False) == ("y", False)
+    assert stops.push("bz") == ("", True)

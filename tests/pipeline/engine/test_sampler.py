@@ -323,3 +323,10 @@ class TestBatchMates:
         for _ in range(3):
             engine.add(text_prompt(12), [], sampled(16, seed=None))
         assert len({tuple(tokens(outputs)) for outputs in drain(engine).values()}) == 3
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-10, 1e-40, 5e-324])
+def test_tiny_temperatures_are_greedy(temperature: float) -> None:
+    scores = logits(5)
+    drawn = Sampler([]).sample(scores, sequence(temperature=temperature, seed=1)).token_id
+    assert drawn == int(scores.argmax())

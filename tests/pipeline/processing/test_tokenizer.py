@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,16 @@ class TestLoading:
             shutil.copy(mini_path / file, tmp_path / file)
         rendered = Tokenizer(tmp_path).render_chat([{"role": "user", "content": "hi"}])
         assert rendered.endswith("<|role_start|>user<|role_end|>hi<|turn_end|><|role_start|>assistant<|role_end|>")
+
+
+def test_threads_share_a_tokenizer(tokenizer: Tokenizer) -> None:
+    """Whether names are tokens is each call's own choice, also while another thread chooses otherwise."""
+    text = "你好 <|turn_end|> hello <|image_start|>" * 20
+    wanted = {special: tokenizer.encode(text, allow_special=special) for special in (True, False)}
+    assert wanted[True] != wanted[False]
+
+    def work(special: bool) -> int:
+        return sum(tokenizer.encode(text, allow_special=special) != wanted[special] for _ in range(300))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, [True, False, True, False])) == [0, 0, 0, 0]
