@@ -7,11 +7,11 @@ business and are left alone; a key that we need and can't use is an error that n
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .config_json import expect, optional, pick, read_json, section
 from .errors import CheckpointError
 
 
@@ -122,11 +122,11 @@ class ModelConfig:
         root = Path(path)
         if not root.is_dir():
             raise CheckpointError(f"checkpoint {root}: no such directory")
-        config = _read_json(root / "config.json")
+        config = read_json(root / "config.json")
         if config is None:
             raise CheckpointError(f"checkpoint {root}: config.json is missing")
-        preprocessor = _read_json(root / "preprocessor_config.json") or {}
-        generation = _read_json(root / "generation_config.json") or {}
+        preprocessor = read_json(root / "preprocessor_config.json") or {}
+        generation = read_json(root / "generation_config.json") or {}
         try:
             return cls.from_dicts(config, preprocessor, generation)
         except CheckpointError as error:
@@ -140,28 +140,28 @@ class ModelConfig:
         generation: dict[str, Any] | None = None,
     ) -> ModelConfig:
         preprocessor = preprocessor or {}
-        decoder = _pick(DecoderConfig, {**config, **_rope(config)}, "config.json")
-        vision_keys = dict(_section(config, "vision_config"))
+        decoder = pick(DecoderConfig, {**config, **_rope(config)}, "config.json")
+        vision_keys = dict(section(config, "vision_config"))
         vision_keys["output_dim"] = decoder.hidden_size
         vision_keys["query_num"] = config.get("query_num", 64)
         vision_keys["drop_last_layer"] = config.get("drop_vision_last_layer", False)
-        vision = _pick(VisionConfig, vision_keys, "config.json: vision_config")
-        audio = _pick(AudioConfig, _section(config, "audio_config"), "config.json: audio_config")
-        _expect(config, "hidden_act", ("silu", "swish"), "config.json")
-        _expect(config["vision_config"], "hidden_act", ("gelu_pytorch_tanh",), "config.json: vision_config")
-        _expect(config, "head_dim", (decoder.head_size,), "config.json")
-        images, sounds = (_optional(preprocessor, key) for key in ("image_processor", "audio_processor"))
+        vision = pick(VisionConfig, vision_keys, "config.json: vision_config")
+        audio = pick(AudioConfig, section(config, "audio_config"), "config.json: audio_config")
+        expect(config, "hidden_act", ("silu", "swish"), "config.json")
+        expect(config["vision_config"], "hidden_act", ("gelu_pytorch_tanh",), "config.json: vision_config")
+        expect(config, "head_dim", (decoder.head_size,), "config.json")
+        images, sounds = (optional(preprocessor, key) for key in ("image_processor", "audio_processor"))
         image_keys = {"patch_size": vision.patch_size, **preprocessor, **images}
         for key in ("norm_mean", "norm_std", "image_mean", "image_std"):
-            _expect(image_keys, key, (0.5, [0.5, 0.5, 0.5]), "preprocessor_config.json")
-        _expect(image_keys, "slice_mode", (True,), "preprocessor_config.json")
+            expect(image_keys, key, (0.5, [0.5, 0.5, 0.5]), "preprocessor_config.json")
+        expect(image_keys, "slice_mode", (True,), "preprocessor_config.json")
         audio_keys = {"n_mels": audio.n_mels, **sounds}
         result = cls(
             decoder=decoder,
             vision=vision,
             audio=audio,
-            image_processor=_pick(ImageProcessorConfig, image_keys, "preprocessor_config.json"),
-            audio_processor=_pick(AudioProcessorConfig, audio_keys, "preprocessor_config.json"),
+            image_processor=pick(ImageProcessorConfig, image_keys, "preprocessor_config.json"),
+            audio_processor=pick(AudioProcessorConfig, audio_keys, "preprocessor_config.json"),
             generation=_generation_defaults(config, generation or {}),
         )
         result._validate()
@@ -206,69 +206,16 @@ class ModelConfig:
                 raise CheckpointError(message)
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
-    if not file.exists():
-        return None
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file}: not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object")
-    return value
-
-
-def _section(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    if not isinstance(value, dict):
-        raise CheckpointError(f"config.json: {key} is missing or not an object")
-    return value
-
-
-def _optional(config: dict[str, Any], key: str) -> dict[str, Any]:
-    """A section that may be missing, or be the name of a class of the authors' code."""
-    value = config.get(key)
-    if value is not None and not isinstance(value, dict | str):
-        raise CheckpointError(f"preprocessor_config.json: {key} is not an object")
-    return value if isinstance(value, dict) else {}
-
-
-def _expect(config: dict[str, Any], key: str, values: tuple[Any, ...], where: str) -> None:
-    """A key that may be missing, and that we can serve with these values only."""
-    value = config.get(key)
-    if value is not None and value not in values:
-        raise CheckpointError(f"{where}: {key} {value!r} is not supported; only {values[0]!r} is")
-
-
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
     """rope_theta, which transformers 5 writes into `rope_parameters`. No scaling is supported."""
     parameters: dict[str, Any] = {}
     for key in ("rope_scaling", "rope_parameters"):
         if config.get(key) is not None:
-            parameters.update(_section(config, key))
+            parameters.update(section(config, key))
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind != "default":
         raise CheckpointError(f"config.json: rope scaling {kind!r} is not supported")
     return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
-
-
-def _pick(cls: type[Any], values: dict[str, Any], where: str) -> Any:
-    """Builds `cls` from the keys of `values` that it has, checking types and signs."""
-    kinds = {"int": int, "float": (int, float), "bool": bool}
-    taken: dict[str, Any] = {}
-    for item in fields(cls):
-        if values.get(item.name) is None:
-            continue
-        value, kind = values[item.name], str(item.type)
-        if not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool)):  # type: ignore[arg-type]
-            raise CheckpointError(f"{where}: {item.name} must be of type {kind}, got {value!r}")
-        if kind != "bool" and value <= 0:
-            raise CheckpointError(f"{where}: {item.name} must be positive, got {value!r}")
-        taken[item.name] = float(value) if kind == "float" else value
-    try:
-        return cls(**taken)
-    except TypeError as error:
-        raise CheckpointError(f"{where}: {str(error).split('()', 1)[-1].strip()}") from None
 
 
 def _generation_defaults(config: dict[str, Any], generation: dict[str, Any]) -> GenerationDefaults:

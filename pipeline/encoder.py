@@ -20,12 +20,11 @@ import torch
 from PIL import Image
 
 from .batching import Batcher, BatcherStats
-from .config import AudioProcessorConfig, ImageProcessorConfig, ModelConfig
+from .config import AudioProcessorConfig, ImageProcessorConfig
 from .errors import GenerationFailed
-from .model.attention import make_attention
 from .model.audio import AudioModel
 from .model.vision import PatchedSlice, VisionModel
-from .model.weights import load_stage, torch_dtype
+from .model.weights import load_pretrained
 from .processing import audio as audio_processing
 from .processing import image as image_processing
 from .types import AudioEmbeds, EncodeStats, ImageEmbeds
@@ -59,10 +58,9 @@ class VisionStage:
     def from_pretrained(
         cls, path: str | Path, *, device: str, dtype: str, attention: str = "auto", max_pixels: int = 40_000_000
     ) -> VisionStage:
-        config = ModelConfig.from_pretrained(path)
-        target, kind = torch.device(device), torch_dtype(dtype)
-        kernel = make_attention(attention, target, kind)
-        model = load_stage(lambda: VisionModel(config.vision, kernel), path, dtype=kind, device=target)
+        config, model = load_pretrained(
+            path, lambda c, kernel: VisionModel(c.vision, kernel), device=device, dtype=dtype, attention=attention
+        )
         return cls(model, config.image_processor, max_pixels)
 
     def prepare(self, data: bytes) -> Prepared[PatchedSlice]:
@@ -91,10 +89,9 @@ class AudioStage:
     def from_pretrained(
         cls, path: str | Path, *, device: str, dtype: str, attention: str = "auto", max_seconds: float = 600.0
     ) -> AudioStage:
-        config = ModelConfig.from_pretrained(path)
-        target, kind = torch.device(device), torch_dtype(dtype)
-        kernel = make_attention(attention, target, kind)
-        model = load_stage(lambda: AudioModel(config.audio, kernel), path, dtype=kind, device=target)
+        config, model = load_pretrained(
+            path, lambda c, kernel: AudioModel(c.audio, kernel), device=device, dtype=dtype, attention=attention
+        )
         return cls(model, config.audio_processor, max_seconds)
 
     def prepare(self, data: bytes) -> Prepared[torch.Tensor]:

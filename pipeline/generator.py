@@ -9,14 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from .config import ModelConfig
 from .engine.engine import Engine, EngineConfig, TokenOutput
 from .errors import CheckpointError
-from .model.attention import make_attention
 from .model.decoder import DecoderModel
-from .model.weights import load_stage, torch_dtype
+from .model.weights import load_pretrained
 from .processing.chat import build_prompt
 from .processing.tokenizer import TextStream, Tokenizer
 from .types import (
@@ -93,16 +89,15 @@ class Generator:
         engine: EngineConfig | None = None,
     ) -> Generator:
         """Loads the language stage of a checkpoint: its tensors only. Raises CheckpointError."""
-        config = ModelConfig.from_pretrained(path)
         tokenizer = Tokenizer(path)
+        config, model = load_pretrained(
+            path, lambda c, kernel: DecoderModel(c.decoder, kernel), device=device, dtype=dtype, attention=attention
+        )
         if tokenizer.vocab_size > config.decoder.vocab_size:
             raise CheckpointError(
                 f"checkpoint {path}: the tokenizer has {tokenizer.vocab_size} tokens, "
                 f"config.json only {config.decoder.vocab_size}"
             )
-        target, kind = torch.device(device), torch_dtype(dtype)
-        kernel = make_attention(attention, target, kind)
-        model = load_stage(lambda: DecoderModel(config.decoder, kernel), path, dtype=kind, device=target)
         eos = {tokenizer.special("turn_end"), tokenizer.special("eos"), *config.generation.eos_token_ids}
         return cls(tokenizer, Engine(model, engine or EngineConfig(), sorted(eos)))
 

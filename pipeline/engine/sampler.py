@@ -19,7 +19,6 @@ from ..errors import GenerationFailed
 from ..types import SampledLogprobs, SamplingParams, TokenLogprob
 from .sequence import Sequence
 
-
 GREEDY_BELOW = 1e-5  # such temperatures leave the best token nothing to compete with, and divide badly
 
 

@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ..config import ModelConfig
 from ..errors import CheckpointError, MegrezError
+from .attention import Attention, make_attention
 
 STAGE_PREFIXES = ("llm.", "vision.", "audio.")
 SINGLE_FILE = "model.safetensors"
@@ -33,6 +35,16 @@ class StageModel(Protocol):
     prefix: str
 
     def ignores(self, name: str) -> bool: ...
+
+
+def load_pretrained(
+    path: str | Path, build: Callable[[ModelConfig, Attention], Model], *, device: str, dtype: str, attention: str
+) -> tuple[ModelConfig, Model]:
+    """A checkpoint's configuration, and one stage of it on a device. Raises CheckpointError, MegrezError."""
+    config = ModelConfig.from_pretrained(path)
+    target, kind = torch.device(device), torch_dtype(dtype)
+    kernel = make_attention(attention, target, kind)
+    return config, load_stage(lambda: build(config, kernel), path, dtype=kind, device=target)
 
 
 def load_stage(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
+import threading
 import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import ray
+
+from tests.golden import DATA
 
 from .cluster import Cluster, wait_for
 from .media import audio, image, noise_png, text, tone_wav
@@ -92,7 +97,13 @@ def test_user_config_reaches_running_replicas(cluster: Cluster) -> None:
     assert before > 0
     config = cluster.configured(
         {
-            "Ingress": {"user_config": {"api_keys": ["k1", "k2"], "request_seconds": 2.0}},
+            "Ingress": {
+                "user_config": {
+                    "api_keys": ["k1", "k2"],
+                    "request_seconds": 2.0,
+                    "fetch": {"enabled": True, "allow_private": True},
+                }
+            },
             "LanguageDecoder": {"user_config": {"max_running": 1, "max_waiting": 1}},
         }
     )
@@ -102,6 +113,7 @@ def test_user_config_reaches_running_replicas(cluster: Cluster) -> None:
         _keys(cluster)
         _deadline(cluster)
         _full_queue(cluster)
+        _fetching(cluster)
     finally:
         cluster.deploy()
     assert ask(cluster, text("hi")).status_code == 200
@@ -145,6 +157,28 @@ def _full_queue(cluster: Cluster) -> None:
     assert all(r.headers["retry-after"] == "1" and r.json()["error"]["type"] == "rate_limit_error" for r in busy)
     assert {r.status_code for r in replies} <= {200, 429}
     assert 200 in {r.status_code for r in replies}
+
+
+def _fetching(cluster: Cluster) -> None:
+    """A picture by URL, from a server on this machine (which allow_private lets in)."""
+    handler = functools.partial(QuietHandler, directory=DATA)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        statuses = {}
+        for name in ("sample_image.jpg", "missing.jpg"):
+            part = {"type": "image_url", "image_url": {"url": f"{url}/{name}"}}
+            body = {"model": cluster.model, "messages": [{"role": "user", "content": [part]}], "max_tokens": 2}
+            statuses[name] = cluster.post(body, {"Authorization": "Bearer k1"})
+        server.shutdown()
+    assert statuses["sample_image.jpg"].json()["usage"]["prompt_tokens_details"]["image_tokens"] == 448
+    assert statuses["missing.jpg"].status_code == 400
+    assert "404" in statuses["missing.jpg"].json()["error"]["message"]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Keeps the tests' output clean."""
 
 
 def test_a_burst_of_200(cluster: Cluster) -> None:
