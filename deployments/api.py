@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from .api_errors import ApiError, validation_error
+from .api_errors import ApiError, shortened, validation_error
 from .completion import Trace
 from .door import ADMITTED, Door, error_response
 from .exchange import Exchange
@@ -22,6 +22,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         400: "The request can't be served as it is; `param` names the field.",
         401: "API keys are configured and none fits.",
         404: "No such model.",
+        408: "The body took too long to arrive.",
         413: "The body or a medium is over its limit.",
         429: "A queue is full; Retry-After says when to come back.",
         500: "The server failed.",
@@ -71,7 +72,9 @@ def build_api(service: Service) -> FastAPI:
 
 def _check_model(name: str, served: str) -> None:
     if name != served:
-        raise ApiError(404, f"no model {name!r}; this server has {served!r}", param="model", code="model_not_found")
+        raise ApiError(
+            404, f"no model {shortened(name)!r}; this server has {served!r}", param="model", code="model_not_found"
+        )
 
 
 def _request_id(request: Request) -> str:

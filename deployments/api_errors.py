@@ -91,7 +91,7 @@ def validation_error(errors: Sequence[Any]) -> ApiError:
     about the branch that wasn't meant, too.
     """
     first = max(errors, key=lambda error: len(error["loc"]))
-    param = field_path(first["loc"])
+    param = field_path([shortened(part) if isinstance(part, str) else part for part in first["loc"]])
     context = first.get("ctx") or {}
     kind = first["type"]
     if kind == "json_invalid":
@@ -102,8 +102,14 @@ def validation_error(errors: Sequence[Any]) -> ApiError:
         return ApiError(400, f"unknown or unsupported field: {param}", param=param, code="unknown_field")
     if kind.startswith("union_tag"):  # the role of a message, the type of a part
         param = f"{param}.{context['discriminator'].strip(chr(39))}"
-    message = f"{param}: {first['msg']}" if param else str(first["msg"])
+    complaint = shortened(str(first["msg"]), 500)  # it may quote what was sent
+    message = f"{param}: {complaint}" if param else complaint
     return ApiError(400, message, param=context.get("param", param), code="invalid_value")
+
+
+def shortened(text: str, limit: int = 100) -> str:
+    """What a client sent, as an error may repeat it."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def field_path(location: Sequence[str | int]) -> str | None:

@@ -85,6 +85,9 @@ class Completions:
     async def run(self, body: ChatCompletionRequest, trace: Trace) -> AsyncGenerator[list[Delta], None]:
         """Pieces of the answers. Raises before the first piece what can be known by then."""
         settings = self.settings
+        if len(body.messages) > settings.max_messages:
+            message = f"the request holds {len(body.messages)} messages; at most {settings.max_messages} are allowed"
+            raise ApiError(400, message, param="messages", code="context_length_exceeded")
         messages, parts = read_messages(body)
         characters = sum(len(message.text) for message in messages)
         if characters > settings.max_text_characters:

@@ -27,6 +27,7 @@ class Door:
         self, app: ASGIApp, settings: Callable[[], IngressSettings], refused: Callable[[str, int, str], None]
     ) -> None:
         self._app, self._settings, self._refused = app, settings, refused
+        self._inside = 0  # requests under way, health and documentation aside
         self._in_flight = 0  # bytes of bodies that requests under way have sent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +36,8 @@ class Door:
             return
         headers = Headers(scope=scope)
         path = scope["path"].removeprefix(scope.get("root_path", ""))  # the application's route prefix
-        status, seen = 500, 0
+        status, seen, complete, counts = 500, 0, False, False
+        body_deadline = asyncio.get_running_loop().time() + self._settings().body_seconds
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -44,8 +46,15 @@ class Door:
 
         async def counted() -> Message:
             """What really arrives; a client's Content-Length is only a claim."""
-            nonlocal seen
-            message = await receive()
+            nonlocal seen, complete
+            if complete:  # what comes now is the client's leaving, whenever that is
+                return await receive()
+            try:
+                async with asyncio.timeout_at(body_deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, "the request's body took too long to arrive", code="timeout") from None
+            complete = not message.get("more_body", False)
             size = len(message.get("body", b""))
             seen += size
             self._in_flight += size
@@ -55,6 +64,10 @@ class Door:
         try:
             if path not in OPEN:
                 check_key(headers.get("authorization", ""), self._settings().api_keys)
+                self._admit()
+                counts = True
+            if headers.get("content-encoding", "identity") != "identity":
+                raise ApiError(415, "send the body as it is, without Content-Encoding", code="unsupported_encoding")
             length = headers.get("content-length", "")
             if length.isascii() and length.isdigit():
                 self._check_bytes(int(length), int(length))
@@ -66,8 +79,17 @@ class Door:
             raise
         finally:
             self._in_flight -= seen
+            self._inside -= counts
             if status >= 400 and not scope.get(ADMITTED):
                 self._refused(path, status, headers.get("x-request-id", ""))
+
+    def _admit(self) -> None:
+        """Raises ApiError when the house is full. Before the body is read: whoever sends slowly takes
+        one of these places, and none of those that health checks need."""
+        limit = self._settings().max_requests
+        if self._inside >= limit:
+            raise ApiError(429, f"{limit} requests are being served already", code="overloaded", retry_after=1)
+        self._inside += 1
 
     def _check_bytes(self, body: int, coming: int = 0) -> None:
         """Raises ApiError when one body, or all of them together, are over their limit."""

@@ -53,19 +53,19 @@ UserPart = Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type
 
 class SystemMessage(_Wire):
     role: Literal["system", "developer"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(max_length=1000, fail_fast=True)]
 
 
 class UserMessage(_Wire):
     role: Literal["user"]
-    content: str | list[UserPart]
+    content: str | Annotated[list[UserPart], Field(max_length=1000, fail_fast=True)]
 
 
 class AssistantMessage(_Wire):
     """An answer as our own responses have it; what it can't have must be null or empty."""
 
     role: Literal["assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(max_length=1000, fail_fast=True)]
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -95,12 +95,12 @@ class ChatCompletionRequest(_Wire):
     """The body of POST /v1/chat/completions."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     seed: Int64 | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -116,7 +116,7 @@ class ChatCompletionRequest(_Wire):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
-    min_tokens: Annotated[int, Field(ge=0)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=64)] | None = None
 
     @model_validator(mode="after")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from .api_errors import ApiError
 from .completion import Completions, Trace
 from .log import log_event
 
@@ -20,9 +19,6 @@ class Service:
         self.active = 0
 
     def enter(self) -> None:
-        limit = self.completions.settings.max_requests
-        if self.active >= limit:
-            raise ApiError(429, f"{limit} requests are being served already", code="overloaded", retry_after=1)
         self.active += 1
         self.completions.metrics.active.set(self.active)
 

@@ -113,7 +113,9 @@ class IngressSettings(Settings):
     max_requests: Count = 256
     max_bytes_in_flight: Count = 1_000_000_000
     request_seconds: Seconds = 300.0
+    body_seconds: Seconds = 60.0
     max_body_bytes: Count = 64_000_000
+    max_messages: Count = 1024
     max_media: Count = 16
     max_media_bytes: Count = 20_000_000
     max_text_characters: Count = 200_000

@@ -103,7 +103,7 @@ class Generator:
 
     def prompt(self, messages: Sequence[Message], media: Sequence[MediaEmbeds]) -> Prompt:
         """Touches no state of the engine: safe to call from any thread."""
-        return build_prompt(self.tokenizer, messages, media)
+        return build_prompt(self.tokenizer, messages, media, max_tokens=self.engine.max_context)
 
     def add(self, prompt: Prompt, media: Sequence[MediaEmbeds], params: SamplingParams, n: int = 1) -> list[Answer]:
         """Queues `n` answers to one prompt: all of them or, on an error, none."""

@@ -103,6 +103,8 @@ class Engine:
         if wanted is None:
             default = max(self.default_max_tokens, params.min_tokens) if self.default_max_tokens else room
             wanted = min(room, capacity - prompt_tokens, default)
+        if params.min_tokens > max(wanted, 1):
+            raise InvalidRequest(f"min_tokens is more than the {wanted} tokens that there can be", "min_tokens")
         if wanted > room or room < 1:
             raise ContextOverflow(
                 f"the model's context is {self.max_context} tokens; the prompt has {prompt_tokens} and "

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import InvalidRequest
+from ..errors import ContextOverflow, InvalidRequest
 from ..types import AudioEmbeds, ImageEmbeds, MediaEmbeds, MediaSpan, Message, Prompt, PromptUsage
 from .tokenizer import Tokenizer
 
@@ -34,8 +34,10 @@ def build_prompt(
     media: Sequence[MediaEmbeds],
     *,
     add_generation_prompt: bool = True,
+    max_tokens: int | None = None,
 ) -> Prompt:
-    """Lays out a conversation. Raises InvalidRequest for what no prompt can be made from."""
+    """Lays out a conversation. Raises InvalidRequest for what no prompt can be made from, and
+    ContextOverflow as soon as it is longer than `max_tokens`."""
     if not messages:
         raise InvalidRequest("at least one message is needed", "messages")
     # The template sees a mark instead of each content: what stands there is laid out below, and
@@ -50,11 +52,17 @@ def build_prompt(
     )
     ids: list[int] = []
     spans: list[MediaSpan] = []
+    at = 0
     for message, mark in zip(messages, marks, strict=True):
-        before, found, rendered = rendered.partition(mark)
-        if not found:
+        found = rendered.find(mark, at)
+        if found < 0:
             raise InvalidRequest(f"the model's chat template has no place for this {message.role} message", "messages")
-        ids += tokenizer.encode(before, allow_special=True)
+        ids += tokenizer.encode(rendered[at:found], allow_special=True)
+        at = found + len(mark)
+        if max_tokens is not None and len(ids) > max_tokens:
+            raise ContextOverflow(
+                f"the model's context is {max_tokens} tokens; the messages are longer. Shorten them.", "messages"
+            )
         for piece in _merge_text(_content(tokenizer, message, media)):
             if isinstance(piece, str):
                 ids += tokenizer.encode(piece, allow_special=False)
@@ -63,7 +71,7 @@ def build_prompt(
             else:
                 spans.append(MediaSpan(len(ids), piece.length, piece.media, piece.offset))
                 ids += [tokenizer.special("unk")] * piece.length
-    ids += tokenizer.encode(rendered, allow_special=True)
+    ids += tokenizer.encode(rendered[at:], allow_special=True)
     return Prompt(ids, tuple(spans))
 
 

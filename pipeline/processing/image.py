@@ -15,6 +15,10 @@ from ..errors import InvalidMedia, MediaTooLarge
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours to check, by check_size, from the header
 
+JPEG_SCAN = b"\xff\xda"
+MAX_JPEG_SCANS = 100
+"""Progressive files have about ten; each decodes the whole picture once more."""
+
 MAX_ASPECT_RATIO = 200
 """A thinner picture has no sensible slices: its short side is under a pixel of an overview."""
 
@@ -38,6 +42,8 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     except Exception:  # Pillow's parsers raise a dozen kinds on broken headers
         raise InvalidMedia("the picture can't be read; PNG, JPEG, WebP and GIF are supported") from None
     check_size(*image.size, max_pixels)
+    if image.format == "JPEG" and data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+        raise InvalidMedia(f"the JPEG picture has more than {MAX_JPEG_SCANS} scans")
     try:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import socket
 import struct
+import time
 import zlib
 from typing import Any
 
@@ -12,7 +15,7 @@ import httpx
 import openai
 import pytest
 
-from .cluster import Cluster
+from .cluster import Cluster, wait_for
 from .media import PICTURE, SOUND, audio, image, text, tone_wav
 
 
@@ -65,6 +68,13 @@ BAD = {
     "long answer": (says(max_tokens=5000), 400, "max_tokens", "context_length_exceeded"),
     "endless text": (message(text("a" * 200_001)), 400, "messages", "context_length_exceeded"),
     "many answers": (says(n=100), 400, "n", "invalid_value"),
+    "endless answers": (says(n=10**30), 400, "n", "invalid_value"),
+    "endless answer": (says(min_tokens=10**30), 400, "min_tokens", "invalid_value"),
+    "long minimum": (says(min_tokens=5000), 400, "min_tokens", "invalid_value"),
+    "many messages": (
+        {"messages": [{"role": "user", "content": ""}] * 2000}, 400, "messages", "context_length_exceeded"),
+    "endless messages": ({"messages": [{"role": "user", "content": ""}] * 50_000}, 400, "messages", "invalid_value"),
+    "endless name of a field": (says(**{"x" * 1_000_000: 1}), 400, "x" * 100 + "…", "unknown_field"),
     "stop token": (says(stop_token_ids=[2048]), 400, "stop_token_ids", "invalid_value"),
     "two limits": (says(max_tokens=4, max_completion_tokens=5), 400, "max_tokens", "invalid_value"),
 }  # fmt: skip
@@ -114,6 +124,20 @@ def test_body_over_its_limit(cluster: Cluster) -> None:
 def test_medium_over_its_limit(cluster: Cluster) -> None:
     response = cluster.post({"model": cluster.model, **message(image(bytes(20_000_001)))})
     assert (response.status_code, response.json()["error"]["code"]) == (413, "media_too_large")
+
+
+def test_slow_bodies_leave_health_its_place(cluster: Cluster) -> None:
+    """More half-sent requests than the house holds: health still answers, and so do others, after."""
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    with contextlib.ExitStack() as stack:
+        for _ in range(600):
+            stack.enter_context(socket.create_connection(("127.0.0.1", cluster.port), timeout=10)).sendall(head)
+        time.sleep(1)
+        assert cluster.ready()
+        assert cluster.post({"model": cluster.model, **says()}).status_code == 429
+    wait_for(lambda: cluster.post({"model": cluster.model, **says(max_tokens=1)}).status_code == 200, 20, "an answer")
 
 
 def test_a_users_special_tokens_are_text(cluster: Cluster) -> None:

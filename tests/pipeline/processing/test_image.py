@@ -296,3 +296,13 @@ class TestPatchify:
                 block = pixels[row * 14 : row * 14 + 14, column * 14 : column * 14 + 14]
                 wanted = ((block - 127.5) / 127.5).transpose(2, 0, 1).ravel()
                 np.testing.assert_allclose(patches[row * 3 + column], wanted, atol=1e-6)
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    assert decode_image(data, LIMIT).size == (64, 64)
+    with pytest.raises(InvalidMedia, match="scans"):
+        decode_image(data[:-2] + data[last:-2] * 200 + data[-2:], LIMIT)
