@@ -24,6 +24,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "No such model.",
         408: "The body took too long to arrive.",
         413: "The body or a medium is over its limit.",
+        415: "The body has a Content-Encoding.",
         429: "A queue is full; Retry-After says when to come back.",
         500: "The server failed.",
         503: "A stage of the model is not ready.",

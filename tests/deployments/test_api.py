@@ -518,7 +518,7 @@ class TestOtherRoutes:
     def test_description(self, house: House) -> None:
         schema = run(self.get(house, "/openapi.json")).json()
         responses = schema["paths"]["/v1/chat/completions"]["post"]["responses"]
-        assert set(responses) == {"200", "400", "401", "404", "408", "413", "429", "500", "503", "504"}
+        assert set(responses) == {"200", "400", "401", "404", "408", "413", "415", "429", "500", "503", "504"}
         for status, response in responses.items():
             if status != "200":
                 ref = response["content"]["application/json"]["schema"]["$ref"]
