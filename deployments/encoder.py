@@ -59,6 +59,7 @@ class VisionEncoder(_EncoderReplica):
         self.stage = VisionStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )
+        self.stage.warm_up()
         self.metrics = EncoderMetrics("image", "slice")
         self.queue = EncodeQueue(self.stage, budget=1, max_queued=1)
         self.reconfigure({})
@@ -81,6 +82,7 @@ class AudioEncoder(_EncoderReplica):
         self.stage = AudioStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )
+        self.stage.warm_up()
         self.metrics = EncoderMetrics("audio", "second")
         self.queue = EncodeQueue(self.stage, budget=1, max_queued=1)
         self.reconfigure({})

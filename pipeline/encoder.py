@@ -77,6 +77,10 @@ class VisionStage:
     def encode(self, units: list[PatchedSlice], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
         return self.model.encode(units, checkpoint)
 
+    def warm_up(self) -> None:
+        """The first picture of a process pays for imports and allocations: here, not in a request."""
+        self.encode(self.prepare_image(Image.new("RGB", (64, 64))).units)
+
     def assemble(self, prepared: Prepared[PatchedSlice], outs: list[torch.Tensor]) -> ImageEmbeds:
         return ImageEmbeds(torch.stack(outs), prepared.grid)
 
@@ -106,6 +110,12 @@ class AudioStage:
 
     def encode(self, units: list[torch.Tensor], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
         return self.model.encode(units, checkpoint)
+
+    def warm_up(self) -> None:
+        """The first recording of a process pays for librosa's imports and compilation, seconds of it:
+        here, not in a request."""
+        silence = audio_processing.prepare_waveform(np.zeros(24000, np.float32), 48000, self.max_seconds, self.config)
+        self.encode(self.prepare_waveform(silence).units)
 
     def assemble(self, prepared: Prepared[torch.Tensor], outs: list[torch.Tensor]) -> AudioEmbeds:
         return AudioEmbeds(torch.cat(outs), tuple(len(out) for out in outs))
