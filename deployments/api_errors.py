@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +72,7 @@ def to_api_error(error: BaseException) -> ApiError | None:
             return ApiError(429, f"the server is busy: {cause}", code="overloaded", retry_after=1)
         case serve_errors.BackPressureError():
             return ApiError(429, "the server is busy: a stage's queue is full", code="overloaded", retry_after=1)
-        case TimeoutError() | asyncio.TimeoutError():
+        case TimeoutError():
             return ApiError(504, "the request took longer than this server allows", code="timeout")
         case serve_errors.DeploymentUnavailableError():
             return ApiError(503, "a stage of the model is not available", code="not_ready", retry_after=5)

@@ -99,11 +99,15 @@ class AudioStage:
         return cls(model, config.audio_processor, max_seconds)
 
     def prepare(self, data: bytes) -> Prepared[torch.Tensor]:
-        return self.prepare_waveform(audio_processing.decode_audio(data, self.max_seconds, self.config))
+        return self._spans(audio_processing.decode_audio(data, self.max_seconds, self.config))
 
     def prepare_waveform(self, samples: np.ndarray) -> Prepared[torch.Tensor]:
         """samples: mono float32 [n] at 16 kHz."""
-        samples = audio_processing.prepare_waveform(samples, self.config.sampling_rate, self.max_seconds, self.config)
+        rate = self.config.sampling_rate
+        return self._spans(audio_processing.prepare_waveform(samples, rate, self.max_seconds, self.config))
+
+    def _spans(self, samples: np.ndarray) -> Prepared[torch.Tensor]:
+        """A waveform that has been checked and resampled, by either way in."""
         parts = audio_processing.split_waveform(samples, self.config)
         mels = [torch.from_numpy(audio_processing.log_mel(part, self.config)) for part in parts]
         return Prepared(mels, [len(part) / self.config.sampling_rate for part in parts])
@@ -115,7 +119,7 @@ class AudioStage:
         """The first recording of a process pays for librosa's imports and compilation, seconds of it:
         here, not in a request."""
         silence = audio_processing.prepare_waveform(np.zeros(24000, np.float32), 48000, self.max_seconds, self.config)
-        self.encode(self.prepare_waveform(silence).units)
+        self.encode(self._spans(silence).units)
 
     def assemble(self, prepared: Prepared[torch.Tensor], outs: list[torch.Tensor]) -> AudioEmbeds:
         return AudioEmbeds(torch.cat(outs), tuple(len(out) for out in outs))
