@@ -2,7 +2,7 @@
 
 Two operations serve the whole model:
 
-- `varlen`: full (bidirectional) attention over packed sequences, for the encoders.
+- `varlen`: attention over packed sequences: bidirectional for the encoders, causal for training the decoder.
 - `paged`: causal attention of new tokens over a paged KV cache, for the decoder; prefill chunks
   and decode tokens of many sequences in one call.
 
@@ -56,8 +56,10 @@ class Attention(Protocol):
     block_size_multiple: int
     """The cache's block size must be a multiple of this."""
 
-    def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """q, k, v: [T, heads, head size] -> [T, heads, head size]."""
+    def varlen(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
+    ) -> torch.Tensor:
+        """q: [T, heads, head size]; k, v: [T, KV heads, head size] -> like q. Differentiable."""
 
     def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         """q: [T, heads, head size]; caches: [blocks, block size, KV heads, head size] -> like q."""
@@ -76,8 +78,11 @@ class TorchAttention:
 
     block_size_multiple = 1
 
-    def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def varlen(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
+    ) -> torch.Tensor:
         outs, start, i = [], 0, 0
+        grouped = q.shape[1] != k.shape[1]
         lengths = packing.lengths
         while i < len(lengths):
             run = 1  # neighbours of one length become one batch
@@ -86,7 +91,8 @@ class TorchAttention:
             stop = start + run * lengths[i]
             # [run * L, H, d] -> [run, H, L, d]
             a, b, c = (x[start:stop].unflatten(0, (run, lengths[i])).transpose(1, 2) for x in (q, k, v))
-            outs.append(F.scaled_dot_product_attention(a, b, c).transpose(1, 2).flatten(0, 1))
+            out = F.scaled_dot_product_attention(a, b, c, is_causal=causal, enable_gqa=grouped)
+            outs.append(out.transpose(1, 2).flatten(0, 1))
             start, i = stop, i + run
         return torch.cat(outs)
 
@@ -121,9 +127,11 @@ class FlashAttention:
         except ImportError as error:
             raise MegrezError("attention 'flash' needs flash-attn: pip install 'megrez-serve[gpu]'") from error
 
-    def varlen(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing) -> torch.Tensor:
+    def varlen(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
+    ) -> torch.Tensor:
         ends, longest = packing.cumulative(q.device), max(packing.lengths)
-        return self._lib.flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, causal=False)
+        return self._lib.flash_attn_varlen_func(q, k, v, ends, ends, longest, longest, causal=causal)
 
     def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         out: torch.Tensor

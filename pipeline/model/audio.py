@@ -94,8 +94,7 @@ class AudioModel(nn.Module):
     def ignores(self, name: str) -> bool:
         return False
 
-    @torch.inference_mode()
-    def encode(self, mels: list[torch.Tensor], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
+    def forward(self, mels: list[torch.Tensor], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
         """mels: float32 [n_mels, 2 * frames] a span -> [span, D] a span, in order.
 
         Spans of one length are computed side by side.
@@ -104,3 +103,8 @@ class AudioModel(nn.Module):
         order = sorted(range(len(mels)), key=lambda i: mels[i].shape[1])
         outs = self.audio([mels[i].to(weight.device, weight.dtype) for i in order], checkpoint)
         return [out for _, out in sorted(zip(order, outs, strict=True), key=lambda pair: pair[0])]
+
+    @torch.inference_mode()
+    def encode(self, mels: list[torch.Tensor], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
+        """`forward` without gradients."""
+        return self(mels, checkpoint)

@@ -6,15 +6,22 @@ Module names are the released tensor names below `llm.`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ..config import DecoderConfig
-from .attention import Attention, PagedBatch, write_cache
+from .attention import Attention, Packing, PagedBatch, write_cache
 
 KVCache = torch.Tensor
 """[layers, 2 (keys, values), blocks, block size, KV heads, head size]"""
+
+Rope = tuple[torch.Tensor, torch.Tensor]
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Rotated queries [T, heads, head size], keys and values [T, KV heads, head size] -> like the queries."""
 
 
 def rope_tables(config: DecoderConfig) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,22 +50,18 @@ class RMSNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         d, size = config.hidden_size, config.head_size
-        self.size, self.attention = size, attention
+        self.size = size
         self.q_proj = nn.Linear(d, config.num_attention_heads * size, bias=False)
         self.k_proj = nn.Linear(d, config.num_key_value_heads * size, bias=False)
         self.v_proj = nn.Linear(d, config.num_key_value_heads * size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * size, d, bias=False)
 
-    def forward(
-        self, x: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: PagedBatch
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rope: Rope, attend: Attend) -> torch.Tensor:
         q, k, v = (p(x).unflatten(-1, (-1, self.size)) for p in (self.q_proj, self.k_proj, self.v_proj))
-        q, k = rotate(q, *rope), rotate(k, *rope)
-        write_cache(k, v, cache[0], cache[1], batch.slot_mapping)
-        return self.o_proj(self.attention.paged(q, cache[0], cache[1], batch).flatten(-2))
+        return self.o_proj(attend(rotate(q, *rope), rotate(k, *rope), v).flatten(-2))
 
 
 class MLP(nn.Module):
@@ -73,25 +76,23 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = SelfAttention(config, attention)
+        self.self_attn = SelfAttention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(
-        self, x: torch.Tensor, rope: tuple[torch.Tensor, torch.Tensor], cache: KVCache, batch: PagedBatch
-    ) -> torch.Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, cache, batch)
+    def forward(self, x: torch.Tensor, rope: Rope, attend: Attend) -> torch.Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rope, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Llama(nn.Module):
-    def __init__(self, config: DecoderConfig, attention: Attention) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(Layer(config, attention) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
 
@@ -101,11 +102,11 @@ class DecoderModel(nn.Module):
     def __init__(self, config: DecoderConfig, attention: Attention) -> None:
         super().__init__()
         self.config, self.attention = config, attention
-        self.model = Llama(config, attention)
+        self.model = Llama(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self._rope: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._tables: Rope | None = None
 
     def ignores(self, name: str) -> bool:
         """Released tensors that are recomputed: some Llama exports carry rotary tables."""
@@ -128,14 +129,37 @@ class DecoderModel(nn.Module):
     @torch.inference_mode()
     def forward(self, embeds: torch.Tensor, positions: torch.Tensor, cache: KVCache, batch: PagedBatch) -> torch.Tensor:
         """embeds [T, D], positions int64 [T] -> hidden states [T, D] after the final norm."""
-        if self._rope is None:
-            cos, sin = rope_tables(self.config)
-            self._rope = (cos.to(self.weight.device), sin.to(self.weight.device))
-        cos, sin = (table[positions][:, None].to(embeds.dtype) for table in self._rope)
+        rope = self._rope(positions, embeds.dtype)
         x = embeds
         for i, layer in enumerate(self.model.layers):
-            x = layer(x, (cos, sin), cache[i], batch)
+            x = layer(x, rope, self._cached(cache[i], batch))
         return self.model.norm(x)
+
+    def hidden(self, embeds: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """Whole sequences without a cache, with gradients: embeds [T, D] -> hidden states [T, D]."""
+        positions = torch.cat([torch.arange(n, device=embeds.device) for n in packing.lengths])
+        rope = self._rope(positions, embeds.dtype)
+        x = embeds
+        for layer in self.model.layers:
+            x = layer(x, rope, lambda q, k, v: self.attention.varlen(q, k, v, packing, causal=True))
+        return self.model.norm(x)
+
+    def _cached(self, cache: torch.Tensor, batch: PagedBatch) -> Attend:
+        """One layer's attention through its cache, [2, blocks, block size, KV heads, head size]."""
+
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            write_cache(k, v, cache[0], cache[1], batch.slot_mapping)
+            return self.attention.paged(q, cache[0], cache[1], batch)
+
+        return attend
+
+    def _rope(self, positions: torch.Tensor, dtype: torch.dtype) -> Rope:
+        if self._tables is None:
+            with torch.inference_mode(False):  # tables made while serving may be trained with later
+                cos, sin = rope_tables(self.config)
+                self._tables = (cos.to(self.weight.device), sin.to(self.weight.device))
+        cos, sin = (table[positions][:, None].to(dtype) for table in self._tables)
+        return cos, sin
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -184,8 +184,7 @@ class VisionModel(nn.Module):
         dropped = f"vision.vpm.encoder.layers.{self.config.num_hidden_layers - 1}."
         return self.config.drop_last_layer and name.startswith(dropped)
 
-    @torch.inference_mode()
-    def encode(self, slices: list[PatchedSlice], checkpoint: Checkpoint = lambda: None) -> list[torch.Tensor]:
+    def forward(self, slices: list[PatchedSlice], checkpoint: Checkpoint = lambda: None) -> list[torch.Tensor]:
         """One tensor [query_num, D] a slice, in order. Equal sizes are computed side by side."""
         order = sorted(range(len(slices)), key=lambda i: (slices[i].rows, slices[i].columns))
         weight = self.resampler.proj
@@ -196,3 +195,8 @@ class VisionModel(nn.Module):
         for position, i in enumerate(order):
             outs[i] = embeds[position]
         return outs
+
+    @torch.inference_mode()
+    def encode(self, slices: list[PatchedSlice], checkpoint: Checkpoint = lambda: None) -> list[torch.Tensor]:
+        """`forward` without gradients."""
+        return self(slices, checkpoint)

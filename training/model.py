@@ -1,0 +1,124 @@
+"""The model that is trained: the three stages that `pipeline` serves, in one module, with a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.config import ModelConfig
+from pipeline.model.attention import Attention, Packing, make_attention
+from pipeline.model.audio import AudioModel
+from pipeline.model.decoder import DecoderModel
+from pipeline.model.vision import PatchedSlice, VisionModel
+from pipeline.model.weights import load_stage
+
+from .attention import MatmulAttention
+
+IGNORED = -100
+"""The label of a position that no loss is taken at (torch's cross_entropy default)."""
+
+
+class OmniForTraining(nn.Module):
+    """State names are the released tensor names: `llm.…`, `vision.…`, `audio.…`."""
+
+    accepts_loss_kwargs = True  # transformers' Trainer then gives num_items_in_batch
+
+    def __init__(self, model_config: ModelConfig, llm: DecoderModel, vision: VisionModel, audio: AudioModel) -> None:
+        super().__init__()
+        self.model_config = model_config
+        self.llm, self.vision, self.audio = llm, vision, audio
+        self.register_state_dict_post_hook(_without_tied)
+
+    @classmethod
+    def from_config(cls, config: ModelConfig, attention: Attention) -> OmniForTraining:
+        return cls(
+            config,
+            DecoderModel(config.decoder, attention),
+            VisionModel(config.vision, attention),
+            AudioModel(config.audio, attention),
+        )
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", attention: str = "auto") -> OmniForTraining:
+        """A checkpoint in the released layout, its weights in float32. Raises CheckpointError."""
+        config, target = ModelConfig.from_pretrained(path), torch.device(device)
+        kernel = training_attention(attention, target)
+        builders = (
+            lambda: DecoderModel(config.decoder, kernel),
+            lambda: VisionModel(config.vision, kernel),
+            lambda: AudioModel(config.audio, kernel),
+        )
+        stages: Any = [load_stage(build, path, dtype=torch.float32, device=target) for build in builders]
+        return cls(config, *stages).requires_grad_(True)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        lengths: torch.Tensor,
+        media: Mapping[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Sequences laid end to end: input_ids, labels int64 [T], `lengths` sum to T.
+
+        `labels[i]` is the token wanted after position i, or IGNORED. `media` is the collator's: what
+        the encoders take, and the positions [n] that their embeds replace. The loss is the sum over
+        labelled positions, divided by `num_items_in_batch` or, without it, by their number.
+        """
+        hidden = self.hidden(input_ids, lengths, media)
+        chosen = labels != IGNORED
+        logits = self.llm.lm_head(hidden[chosen]).float()
+        total = F.cross_entropy(logits, labels[chosen], reduction="sum")
+        count = chosen.sum() if num_items_in_batch is None else num_items_in_batch
+        return {"loss": total / count + self._unused(media)}
+
+    def hidden(self, input_ids: torch.Tensor, lengths: torch.Tensor, media: Mapping[str, Any]) -> torch.Tensor:
+        """Hidden states at every position, [T, D]."""
+        embeds = self.llm.model.embed_tokens(input_ids)
+        parts: list[torch.Tensor] = []
+        if len(media["slice_sizes"]):
+            parts += self.vision(_slices(media["patches"], media["slice_sizes"]))
+        if media["mels"]:
+            parts += self.audio(media["mels"])
+        if parts:
+            embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
+        return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Layers keep their inputs only and compute again on the way back."""
+        options = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
+        for layer in [*self.llm.model.layers, *self.vision.vpm.encoder.layers, *self.audio.audio.blocks]:
+            layer.forward = partial(checkpoint, layer.forward, **options)
+
+    def _unused(self, media: Mapping[str, Any]) -> torch.Tensor | float:
+        """Zero, but with a gradient to a trained encoder that this batch didn't use: when several
+        processes train together, each must bring a gradient for every parameter."""
+        absent = [stage for stage, used in ((self.vision, len(media["slice_sizes"])), (self.audio, media["mels"])) if not used]
+        trained = [p for stage in absent for p in stage.parameters() if p.requires_grad]
+        return sum((p.sum() * 0.0 for p in trained), 0.0)
+
+
+def training_attention(name: str, device: torch.device) -> Attention:
+    """'auto' is flash-attn on CUDA where it is installed, else products that autocast can speed up."""
+    if name == "auto" and device.type == "cpu":
+        return MatmulAttention()
+    return make_attention(name, device, torch.bfloat16)
+
+
+def _slices(patches: torch.Tensor, sizes: torch.Tensor) -> list[PatchedSlice]:
+    shapes = [(int(rows), int(columns)) for rows, columns in sizes]
+    parts = patches.split([rows * columns for rows, columns in shapes])
+    return [PatchedSlice(part, rows, columns) for part, (rows, columns) in zip(parts, shapes, strict=True)]
+
+
+def _without_tied(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """A tied head is stored once, as the embeddings."""
+    if module.model_config.decoder.tie_word_embeddings:  # type: ignore[union-attr]
+        state.pop(f"{prefix}llm.lm_head.weight", None)

@@ -1,0 +1,55 @@
+"""Recordings: written down when they come alone, answered when they ask about a picture."""
+
+from __future__ import annotations
+
+import random
+
+from .example import Example, Language, Split, assistant, user
+from .scene import draw, random_scene
+from .scene_questions import questions
+from .speech import record
+from .words import phrase
+
+REQUESTS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "Write down what is said.",
+        "What do you hear?",
+        "Transcribe the recording.",
+        "What is said in the recording?",
+        "Please write down the words you hear.",
+        "Transcribe this.",
+        "What did I say?",
+        "Turn this speech into text.",
+    ),
+    "zh": (
+        "请写下你听到的话。",
+        "录音里说了什么？",
+        "你听到了什么？",
+        "请把录音写成文字。",
+        "写下这段话。",
+        "我说了什么？",
+        "把语音转成文字。",
+        "请听写。",
+    ),
+}
+SILENT_REQUEST = 0.25  # how often nothing is written beside the recording
+
+
+def transcription_example(rng: random.Random, language: Language, split: Split) -> Example:
+    said = phrase(rng, language)
+    request = "" if rng.random() < SILENT_REQUEST else rng.choice(REQUESTS[language])
+    return Example(
+        "speech", language, [user(request, audio=record(rng, said, language, split)), assistant(said)]
+    )
+
+
+def spoken_example(rng: random.Random, language: Language, split: Split) -> Example:
+    """Spoken questions about a picture, which comes with the first; one question in a test."""
+    scene = random_scene(rng)
+    asked = questions(rng, scene, language)
+    asked = rng.sample(asked, min(len(asked), rng.randint(1, 3) if split == "train" else 1))
+    conversation = []
+    for turn, (question, answer) in enumerate(asked):
+        media = {"image": draw(scene)} if turn == 0 else {}
+        conversation += [user(**media, audio=record(rng, question, language, split)), assistant(answer)]
+    return Example("spoken", language, conversation)

@@ -1,0 +1,114 @@
+"""Pictures of one line of text, and the "text" examples made of them."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+from PIL import Image, ImageDraw, ImageFilter
+
+from .example import Example, Language, Split, assistant, user
+from .fonts import Font, fonts, load
+from .scene import COLOURS, Background, Colour, jittered, random_background, random_size, shade
+from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, words
+
+SLICE = 224
+"""The root of a slice's area, to which pictures are resized; sizes below are in its pixels."""
+
+NARROWEST_LATIN, NARROWEST_ZH = 13, 20
+LARGEST = 120  # em
+
+QUESTIONS: dict[Language, tuple[str, ...]] = {
+    "en": ("What does it say?", "Read the text.", "What is written here?"),
+    "zh": ("上面写着什么？", "请读出文字。", "图上的文字是什么？"),
+}
+
+DARK_INKS = ("red", "green", "blue", "purple", "brown", "black", "black")
+LIGHT_INKS = ("yellow", "orange", "white", "white")
+
+
+def lettering_example(rng: random.Random, language: Language, split: Split) -> Example:
+    text = random_text(rng, language, split, max_length=8 if language == "en" else 6)
+    picture = print_text(rng, text, language, split)
+    question = rng.choice(QUESTIONS[language])
+    return Example("text", language, [user(question, image=picture), assistant(text)])
+
+
+def random_text(rng: random.Random, language: Language, split: Split, max_length: int) -> str:
+    """A code, a number or a word; for zh mostly 1 or more Chinese characters, sometimes a number."""
+    kind = rng.random()
+    if language == "zh" and kind < 0.85:
+        return "".join(rng.choices(CHARACTERS_ZH, k=rng.randint(1, max_length)))
+    if language == "zh" or kind < 0.2:
+        return random_number(rng, rng.randint(1, max_length))
+    if kind < 0.5:
+        return "".join(rng.choices(CODE_CHARACTERS, k=rng.randint(1, max_length)))
+    shown: Split = "test" if split == "test" and rng.random() < 0.5 else "train"
+    return cased(rng, rng.choice(words(shown, max_length)))
+
+
+def random_number(rng: random.Random, digits: int) -> str:
+    return str(rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
+
+
+def cased(rng: random.Random, word: str) -> str:
+    """The word in lower case, Capitalised or in UPPER case, where these can be told apart."""
+    return rng.choice((word, word.capitalize(), word.upper())) if not CASELESS.issuperset(word) else word.upper()
+
+
+def print_text(rng: random.Random, text: str, language: Language, split: Split) -> Image.Image:
+    """The text somewhere on a plain picture, in a size that stays readable in one slice."""
+    font = rng.choice(fonts(language, split))
+    em = advance(font, text)
+    width, height = random_size(rng, widest=1.6 if rng.random() < 0.8 else 2.5)
+    scale = math.sqrt(width * height) / SLICE
+    least = smallest_size(text, em)
+    most = min(0.9 * width / scale / (em * len(text)), 0.55 * height / scale, LARGEST)
+    size = least * (max(most, least) / least) ** rng.random()  # log-uniform
+    tilt = rng.uniform(-4, 4) if rng.random() < 0.6 else 0.0
+    mask = line_mask(text, font, round(size * scale), tilt)
+    while mask.width > width - 4 or mask.height > height - 4:
+        size *= 0.95
+        mask = line_mask(text, font, round(size * scale), tilt)
+
+    background = random_background(rng, dark=rng.random() < 0.2)
+    picture = Image.new("RGB", (width, height), background.colour)
+    place = (rng.randint(2, width - mask.width - 2), rng.randint(2, height - mask.height - 2))
+    picture.paste(random_ink(rng, background)[1], (*place, place[0] + mask.width, place[1] + mask.height), mask)
+    if rng.random() < 0.2:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
+    return shade(picture, background if size > 1.2 * least else replace(background, noise=0.0))
+
+
+def advance(font: Font, text: str) -> float:
+    """The mean width of the text's characters, in em."""
+    return max(load(font, 100).getlength(text) / 100 / len(text), 0.4)
+
+
+def smallest_size(text: str, em: float) -> float:
+    """Pixels per em, in a slice, at which characters of `em` mean width can still be read."""
+    return (NARROWEST_LATIN if text.isascii() else NARROWEST_ZH) / em
+
+
+def line_mask(text: str, font: Font, size: int, tilt: float = 0.0) -> Image.Image:
+    """How much of each pixel the text covers (mode L), cut to its ink."""
+    face = load(font, size)
+    left, top, right, bottom = (round(side) for side in face.getbbox(text))
+    margin = 4
+    mask = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
+    ImageDraw.Draw(mask).text((margin - left, margin - top), text, fill=255, font=face)
+    if tilt:
+        mask = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
+    return mask.crop(mask.getbbox())
+
+
+def random_ink(rng: random.Random, background: Background) -> tuple[str, Colour]:
+    """A colour that stands out from the background, and its name; "white" or "grey" are no COLOURS."""
+    if sum(background.colour) < 3 * 128:
+        name = rng.choice(LIGHT_INKS)
+        return name, jittered(rng, name) if name in COLOURS else (rng.randint(225, 255),) * 3
+    if rng.random() < 0.2:
+        return "grey", (rng.randint(45, 90),) * 3
+    name = rng.choice(DARK_INKS)
+    return name, jittered(rng, name)

@@ -1,0 +1,195 @@
+"""Questions about a scene whose answers follow from it, and the "shapes" examples made of them."""
+
+from __future__ import annotations
+
+import random
+import re
+from itertools import permutations
+from typing import Any
+
+from .example import Example, Language, Split, assistant, user
+from .scene import COLOURS, Scene, draw, random_scene
+from .shapes import SHAPES
+
+Pair = tuple[str, str]
+"""(question, answer)."""
+
+FALSE_PREMISES = 0.08
+MOST_OF_A_KIND = 2
+"""Questions of one kind about one scene, so that the relations of many things don't outnumber the rest."""
+
+SHAPES_ZH = dict(zip(SHAPES, ("圆形", "正方形", "三角形", "星形", "心形", "十字形"), strict=True))
+COLOURS_ZH = dict(zip(COLOURS, ("红色", "绿色", "蓝色", "黄色", "橙色", "紫色", "棕色", "黑色"), strict=True))
+
+CELLS_EN = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
+CELLS_ZH = ("左上角", "上方", "右上角", "左边", "中间", "右边", "左下角", "下方", "右下角")
+
+WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "colour": ("What colour is the {shape}?", "Which colour is the {shape}?", "What is the colour of the {shape}?"),
+        "only colour": ("What colour is it?", "What colour is this shape?", "Which colour is it?"),
+        "shape": ("Which shape is {colour}?", "What shape is {colour}?", "What is the {colour} shape?"),
+        "only shape": ("What shape is this?", "Which shape is this?", "What shape is it?"),
+        "count": ("How many shapes are there?", "How many shapes do you see?", "How many shapes can you see?"),
+        "count shape": ("How many {shapes} are there?", "How many {shapes} do you see?", "How many {shapes} can you see?"),
+        "count colour": ("How many {colour} shapes are there?", "How many shapes are {colour}?"),
+        "place": ("Where is the {shape}?", "Where can you see the {shape}?", "Where do you see the {shape}?"),
+        "across": ("Is the {shape} left or right of the {other}?", "Is the {shape} right or left of the {other}?"),
+        "along": ("Is the {shape} above or below the {other}?", "Is the {shape} below or above the {other}?"),
+        "exists": ("Is there {a} {shape}?", "Do you see {a} {shape}?"),
+        "exists both": ("Is there {b} {colour} {shape}?", "Do you see {b} {colour} {shape}?"),
+    },
+    "zh": {
+        "colour": ("{shape}是什么颜色？", "{shape}的颜色是什么？", "请说出{shape}的颜色。"),
+        "only colour": ("它是什么颜色？", "这个图形是什么颜色？"),
+        "shape": ("什么形状是{colour}的？", "{colour}的是什么形状？", "{colour}的图形是什么形状？"),
+        "only shape": ("这是什么形状？", "图片里是什么形状？"),
+        "count": ("图片里有几个图形？", "一共有几个图形？", "有多少个图形？"),
+        "count shape": ("图片里有几个{shape}？", "一共有几个{shape}？", "有多少个{shape}？"),
+        "count colour": ("图片里有几个{colour}的图形？", "有多少个{colour}的图形？"),
+        "place": ("{shape}在哪里？", "{shape}在图片的什么位置？"),
+        "across": ("{shape}在{other}的左边还是右边？", "{shape}在{other}的右边还是左边？"),
+        "along": ("{shape}在{other}的上面还是下面？", "{shape}在{other}的下面还是上面？"),
+        "exists": ("图片里有{shape}吗？", "图片里有没有{shape}？"),
+        "exists both": ("图片里有{colour}的{shape}吗？", "图片里有没有{colour}的{shape}？"),
+    },
+}
+
+ANSWERS: dict[Language, dict[str, str]] = {
+    "en": {w: w for w in ("left", "right", "above", "below", "yes", "no")} | {"missing": "There is no {shape}."},
+    "zh": {"left": "左边", "right": "右边", "above": "上面", "below": "下面", "yes": "有", "no": "没有"}
+    | {"missing": "图片里没有{shape}。"},
+}
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape.endswith("s") else "s")
+
+
+def a_or_an(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+SPOKEN_WORDS_EN = frozenset(
+    re.findall("[a-z]+", " ".join(wording for wordings in WORDINGS["en"].values() for wording in wordings).lower())
+) - {"shape", "colour"} 
+"""Every English word that the questions use, in lower case."""
+
+
+def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
+    """Questions with one right answer each, at most MOST_OF_A_KIND of a kind, in random order."""
+    writer = _Writer(rng, language)
+    pairs: list[Pair] = []
+    for kind in (_properties(writer, scene), _counts(writer, scene), _places(writer, scene), _relations(writer, scene)):
+        pairs += rng.sample(kind, min(len(kind), MOST_OF_A_KIND))
+    pairs += _existences(writer, scene)
+    absent = [shape for shape in SHAPES if all(thing.shape != shape for thing in scene.things)]
+    if absent and rng.random() < FALSE_PREMISES * len(pairs) / (1 - FALSE_PREMISES):
+        shape = rng.choice(absent)
+        question, _ = writer.ask(rng.choice(("colour", "place")), "", shape=shape)
+        pairs.append((question, writer.answer("missing", shape)))
+    rng.shuffle(pairs)
+    return pairs
+
+
+def scene_example(rng: random.Random, language: Language, split: Split) -> Example:
+    """A scene with 3 to 5 turns about it; in a test with one."""
+    # Now and then few kinds, so that there is something to count.
+    shapes = SHAPES if rng.random() < 0.75 else rng.sample(SHAPES, rng.randint(1, 2))
+    colours = tuple(COLOURS) if rng.random() < 0.75 else rng.sample(tuple(COLOURS), rng.randint(1, 2))
+    scene = random_scene(rng, shapes=shapes, colours=colours)
+    turns = 1 if split == "test" else rng.randint(3, 5)
+    conversations: list[dict[str, Any]] = []
+    for question, answer in questions(rng, scene, language)[:turns]:
+        media = {} if conversations else {"image": draw(scene)}
+        conversations += [user(question, **media), assistant(answer)]
+    return Example("shapes", language, conversations)
+
+
+class _Writer:
+    """Words a question in one of its ways, with names in the language asked for."""
+
+    def __init__(self, rng: random.Random, language: Language) -> None:
+        self.rng = rng
+        self.wordings = WORDINGS[language]
+        self.answers = ANSWERS[language]
+        english = language == "en"
+        self.shapes = {shape: shape for shape in SHAPES} if english else SHAPES_ZH
+        self.colours = {colour: colour for colour in COLOURS} if english else COLOURS_ZH
+        self.cells = CELLS_EN if english else CELLS_ZH
+
+    def ask(self, kind: str, answer: str, shape: str = "circle", other: str = "circle", colour: str = "red") -> Pair:
+        wording = self.rng.choice(self.wordings[kind])
+        names = {"shape": self.shapes[shape], "other": self.shapes[other], "colour": self.colours[colour]}
+        return wording.format(a=a_or_an(shape), b=a_or_an(colour), shapes=plural(shape), **names), answer
+
+    def answer(self, word: str, shape: str = "circle") -> str:
+        return self.answers[word].format(shape=self.shapes[shape])
+
+
+def _properties(writer: _Writer, scene: Scene) -> list[Pair]:
+    shapes, colours = [thing.shape for thing in scene.things], [thing.colour for thing in scene.things]
+    pairs = []
+    for thing in scene.things:
+        if shapes.count(thing.shape) == 1:
+            pairs.append(writer.ask("colour", writer.colours[thing.colour], thing.shape))
+        if colours.count(thing.colour) == 1:
+            pairs.append(writer.ask("shape", writer.shapes[thing.shape], colour=thing.colour))
+    if len(scene.things) == 1:
+        pairs.append(writer.ask("only colour", writer.colours[colours[0]]))
+        pairs.append(writer.ask("only shape", writer.shapes[shapes[0]]))
+    return pairs
+
+
+def _counts(writer: _Writer, scene: Scene) -> list[Pair]:
+    """The number of all, of one shape and of one colour; rarely of some that aren't there."""
+    rng, things = writer.rng, scene.things
+    shape = rng.choice(SHAPES) if rng.random() < 0.2 else rng.choice(things).shape
+    colour = rng.choice(tuple(COLOURS)) if rng.random() < 0.2 else rng.choice(things).colour
+    return [
+        writer.ask("count", str(len(things))),
+        writer.ask("count shape", str(sum(thing.shape == shape for thing in things)), shape),
+        writer.ask("count colour", str(sum(thing.colour == colour for thing in things)), colour=colour),
+    ]
+
+
+def _places(writer: _Writer, scene: Scene) -> list[Pair]:
+    shapes = [thing.shape for thing in scene.things]
+    return [
+        writer.ask("place", writer.cells[thing.cell], thing.shape)
+        for thing in scene.things
+        if thing.cell is not None and shapes.count(thing.shape) == 1
+    ]
+
+
+def _relations(writer: _Writer, scene: Scene) -> list[Pair]:
+    """Of things that lie clearly apart: no overlap in that direction, centres a sixth of the side apart."""
+    shapes = [thing.shape for thing in scene.things]
+    unique = [thing for thing in scene.things if shapes.count(thing.shape) == 1]
+    pairs = []
+    for first, second in permutations(unique, 2):
+        for axis, kind, (less, more) in ((0, "across", ("left", "right")), (1, "along", ("above", "below"))):
+            apart = first.centre[axis] - second.centre[axis]
+            gap = max(first.box[axis], second.box[axis]) - min(first.box[axis + 2], second.box[axis + 2])
+            if gap > 0 and abs(apart) > scene.size[axis] / 6:
+                answer = writer.answer(less if apart < 0 else more)
+                pairs.append(writer.ask(kind, answer, first.shape, second.shape))
+    return pairs
+
+
+def _existences(writer: _Writer, scene: Scene) -> list[Pair]:
+    """One that is there and one that isn't, of a shape or of a shape in a colour."""
+    rng = writer.rng
+    there = {(thing.shape, thing.colour) for thing in scene.things}
+    shapes = {shape for shape, _ in there}
+    absent = [shape for shape in SHAPES if shape not in shapes]
+    pairs = [writer.ask("exists", writer.answer("yes"), rng.choice(sorted(shapes)))]
+    if absent and rng.random() < 0.6:
+        pairs.append(writer.ask("exists", writer.answer("no"), rng.choice(absent)))
+    else:  # a known shape in a wrong colour, balanced by the right one
+        others = [(s, c) for s in sorted(shapes) for c in COLOURS if (s, c) not in there]
+        shape, colour = rng.choice(others)
+        pairs.append(writer.ask("exists both", writer.answer("no"), shape, colour=colour))
+        shape, colour = rng.choice(sorted(there))
+        pairs[0] = writer.ask("exists both", writer.answer("yes"), shape, colour=colour)
+    return pairs

@@ -1,0 +1,106 @@
+"""Spoken text: voices, their waveforms at 16 kHz, and what a room and a microphone do to them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+from .espeak import SAMPLE_RATE as ESPEAK_RATE
+from .espeak import say
+from .example import Language, Split
+
+SAMPLE_RATE = 16_000
+
+# espeak's English accents: US, New York, British, received pronunciation, Scottish, West Midlands, Caribbean.
+NAMES: dict[Language, tuple[str, ...]] = {
+    "en": ("en-us", "en-us", "en-us", "en-us-nyc", "en", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029"),
+    "zh": ("cmn",),
+}
+VARIANTS: dict[Split, tuple[str, ...]] = {
+    "train": (
+        "m1", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "f5",
+        "Andrea", "Alex", "Annie", "Michael", "Lee", "Mario", "linda", "steph", "david", "robert", "paul",
+    ),
+    "test": ("m2", "m5", "m8", "f3", "Alicia", "max", "belinda", "edward"),
+}  # fmt: skip
+
+# Both sweep the same spans on grids that never meet: words per minute, and pitch from 0 to 100.
+RATES: dict[Split, range] = {"train": range(110, 191, 10), "test": range(115, 191, 10)}
+PITCHES: dict[Split, range] = {"train": range(20, 81, 4), "test": range(22, 81, 4)}
+RANGES = (30, 50, 70)
+
+SILENCE = 0.01  # of the peak; quieter samples at the ends are cut off
+
+
+@dataclass(frozen=True)
+class Voice:
+    """`name` is espeak's voice, `variant` its speaker; `pitch` and `pitch_range` go from 0 to 100."""
+
+    language: Language
+    name: str
+    variant: str
+    rate_wpm: int
+    pitch: int
+    pitch_range: int = 50
+
+
+def random_voice(rng: random.Random, language: Language, split: Split) -> Voice:
+    return Voice(
+        language,
+        rng.choice(NAMES[language]),
+        rng.choice(VARIANTS[split]),
+        rng.choice(RATES[split]),
+        rng.choice(PITCHES[split]),
+        rng.choice(RANGES),
+    )
+
+
+def synthesise(text: str, voice: Voice) -> np.ndarray:
+    """float32 [n] at 16 kHz, peak 1, without silence at its ends. The same arguments give the same samples."""
+    samples = say(text, f"{voice.name}+{voice.variant}", voice.rate_wpm, voice.pitch, voice.pitch_range)
+    samples = soxr.resample(samples.astype(np.float32), ESPEAK_RATE, SAMPLE_RATE, quality="HQ")
+    size = np.abs(samples)
+    loud = np.flatnonzero(size > SILENCE * size.max(initial=1.0))
+    if not len(loud):
+        raise ValueError(f"nothing is to be heard of {text!r}")
+    return samples[loud[0] : loud[-1] + 1] / size.max()
+
+
+def record(rng: random.Random, text: str, language: Language, split: Split) -> np.ndarray:
+    """float32 [n] at 16 kHz: the text by some voice, between silences of 0.05 to 0.3 s, augmented."""
+    samples = synthesise(text, random_voice(rng, language, split))
+    before, after = (int(rng.uniform(0.05, 0.3) * SAMPLE_RATE) for _ in range(2))
+    return augment(rng, np.pad(samples, (before, after)))
+
+
+def augment(rng: random.Random, samples: np.ndarray) -> np.ndarray:
+    """float32 [n] -> float32 [about n]: speed, tone, noise and loudness vary; the peak is 0.2 to 0.95."""
+    if rng.random() < 0.5:
+        samples = soxr.resample(samples, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(0.94, 1.06), quality="MQ")
+    if rng.random() < 0.4:
+        samples = _filter(rng, samples)
+    if rng.random() < 0.75:
+        samples = samples + _noise(rng, len(samples), np.sqrt(np.mean(samples**2)) * 10 ** (-rng.uniform(12, 40) / 20))
+    return (samples * (rng.uniform(0.2, 0.95) / np.abs(samples).max())).astype(np.float32)
+
+
+def _filter(rng: random.Random, samples: np.ndarray) -> np.ndarray:
+    """A slope over the frequencies, and sometimes a low-pass as of a telephone."""
+    spectrum = np.fft.rfft(samples)
+    octaves = np.log2(np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE).clip(50) / 1000)  # from 1 kHz
+    decibels = rng.uniform(-3, 3) * octaves
+    if rng.random() < 0.4:
+        decibels -= 24 * (octaves - np.log2(rng.uniform(3, 6))).clip(0)  # cut-off in kHz, 24 dB an octave
+    return np.fft.irfft(spectrum * 10 ** (decibels / 20), len(samples)).astype(np.float32)
+
+
+def _noise(rng: random.Random, length: int, level: float) -> np.ndarray:
+    """White or pink noise [length] of this root mean square."""
+    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(length, dtype=np.float32)
+    if rng.random() < 0.5:
+        spectrum = np.fft.rfft(noise) / np.sqrt(np.arange(length // 2 + 1).clip(1))
+        noise = np.fft.irfft(spectrum, length).astype(np.float32)
+    return noise * np.float32(level / np.sqrt(np.mean(noise**2)))
