@@ -80,7 +80,7 @@ def _single_things(rng: random.Random, language: Language, split: Split) -> tupl
         (rng.choice(WORDINGS[language][kind]), YES_NO[language][0 if same else 1])
         for kind, same in (("shape", same_shape), ("colour", same_colour))
     ]
-    return (draw(first), draw(second)), pairs + _shown_in_one(rng, language, [first, second])
+    return (draw(first), draw(second)), pairs
 
 
 def _numbers(rng: random.Random, language: Language, split: Split) -> tuple[Pictures, list[Pair]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from .example import Example, Language, Split, assistant, user
 from .scene import draw, random_scene
@@ -38,9 +39,7 @@ SILENT_REQUEST = 0.25  # how often nothing is written beside the recording
 def transcription_example(rng: random.Random, language: Language, split: Split) -> Example:
     said = phrase(rng, language)
     request = "" if rng.random() < SILENT_REQUEST else rng.choice(REQUESTS[language])
-    return Example(
-        "speech", language, [user(request, audio=record(rng, said, language, split)), assistant(said)]
-    )
+    return Example("speech", language, [user(request, audio=record(rng, said, language, split)), assistant(said)])
 
 
 def spoken_example(rng: random.Random, language: Language, split: Split) -> Example:
@@ -50,6 +49,6 @@ def spoken_example(rng: random.Random, language: Language, split: Split) -> Exam
     asked = rng.sample(asked, min(len(asked), rng.randint(1, 3) if split == "train" else 1))
     conversation = []
     for turn, (question, answer) in enumerate(asked):
-        media = {"image": draw(scene)} if turn == 0 else {}
+        media: dict[str, Any] = {} if turn else {"image": draw(scene)}
         conversation += [user(**media, audio=record(rng, question, language, split)), assistant(answer)]
     return Example("spoken", language, conversation)

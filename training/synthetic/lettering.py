@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from .example import Example, Language, Split, assistant, user
 from .fonts import Font, fonts, load
 from .scene import COLOURS, Background, Colour, jittered, random_background, random_size, shade
-from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, words
+from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN, words
 
 SLICE = 224
 """The root of a slice's area, to which pictures are resized; sizes below are in its pixels."""
@@ -43,13 +43,20 @@ def random_text(rng: random.Random, language: Language, split: Split, max_length
     if language == "zh" or kind < 0.2:
         return random_number(rng, rng.randint(1, max_length))
     if kind < 0.5:
-        return "".join(rng.choices(CODE_CHARACTERS, k=rng.randint(1, max_length)))
+        return _random_code(rng, rng.randint(1, max_length))
     shown: Split = "test" if split == "test" and rng.random() < 0.5 else "train"
     return cased(rng, rng.choice(words(shown, max_length)))
 
 
 def random_number(rng: random.Random, digits: int) -> str:
     return str(rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
+
+
+def _random_code(rng: random.Random, length: int) -> str:
+    """Characters that spell no word, lest one be held out."""
+    while (code := "".join(rng.choices(CODE_CHARACTERS, k=length))).lower() in WORDS_EN:
+        pass
+    return code
 
 
 def cased(rng: random.Random, word: str) -> str:

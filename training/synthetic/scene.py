@@ -103,16 +103,19 @@ def random_scene(
     sides: tuple[int, int] = (30, 110),
 ) -> Scene:
     """`count` things (1 to 6 by default) of the given shapes and colours, `sides` pixels large, none
-    touching another. A thing that finds no room is drawn smaller."""
+    touching another. A thing that finds no room is made smaller."""
     size = size or random_size(rng)
     count = count or rng.randint(1, 6)
     things: list[Thing] = []
     while len(things) < count:
         shape, colour, tilt = rng.choice(shapes), rng.choice(colours), rng.uniform(-MAX_TILT, MAX_TILT)
         side = rng.uniform(*sides)
-        while (box := _free_box(rng, shape, tilt, side, size, things)) is None:
+        while (box := _free_box(rng, shape, tilt, side, size, things)) is None and side > sides[0]:
             side = max(side * 0.85, sides[0])
-        things.append(Thing(shape, colour, box, cell_of(box, size), jittered(rng, colour), tilt))
+        if box is None:
+            things.clear()  # the picture is full
+        else:
+            things.append(Thing(shape, colour, box, cell_of(box, size), jittered(rng, colour), tilt))
     return Scene(tuple(things), size, random_background(rng))
 
 

@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 
 FALSE_PREMISES = 0.08
 MOST_OF_A_KIND = 2
-"""Questions of one kind about one scene, so that the relations of many things don't outnumber the rest."""
+"""Questions of one kind about one scene; else the relations of many things would outnumber the rest."""
 
 SHAPES_ZH = dict(zip(SHAPES, ("圆形", "正方形", "三角形", "星形", "心形", "十字形"), strict=True))
 COLOURS_ZH = dict(zip(COLOURS, ("红色", "绿色", "蓝色", "黄色", "橙色", "紫色", "棕色", "黑色"), strict=True))
@@ -31,7 +31,11 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "shape": ("Which shape is {colour}?", "What shape is {colour}?", "What is the {colour} shape?"),
         "only shape": ("What shape is this?", "Which shape is this?", "What shape is it?"),
         "count": ("How many shapes are there?", "How many shapes do you see?", "How many shapes can you see?"),
-        "count shape": ("How many {shapes} are there?", "How many {shapes} do you see?", "How many {shapes} can you see?"),
+        "count shape": (
+            "How many {shapes} are there?",
+            "How many {shapes} do you see?",
+            "How many {shapes} can you see?",
+        ),
         "count colour": ("How many {colour} shapes are there?", "How many shapes are {colour}?"),
         "place": ("Where is the {shape}?", "Where can you see the {shape}?", "Where do you see the {shape}?"),
         "across": ("Is the {shape} left or right of the {other}?", "Is the {shape} right or left of the {other}?"),
@@ -40,10 +44,10 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "exists both": ("Is there {b} {colour} {shape}?", "Do you see {b} {colour} {shape}?"),
     },
     "zh": {
-        "colour": ("{shape}是什么颜色？", "{shape}的颜色是什么？", "请说出{shape}的颜色。"),
+        "colour": ("{shape}是什么颜色？", "{shape}的颜色是什么？", "{shape}是哪个颜色的？"),
         "only colour": ("它是什么颜色？", "这个图形是什么颜色？"),
-        "shape": ("什么形状是{colour}的？", "{colour}的是什么形状？", "{colour}的图形是什么形状？"),
-        "only shape": ("这是什么形状？", "图片里是什么形状？"),
+        "shape": ("什么图形是{colour}的？", "{colour}的是什么图形？", "哪个图形是{colour}的？"),
+        "only shape": ("这是什么图形？", "图片里是什么图形？"),
         "count": ("图片里有几个图形？", "一共有几个图形？", "有多少个图形？"),
         "count shape": ("图片里有几个{shape}？", "一共有几个{shape}？", "有多少个{shape}？"),
         "count colour": ("图片里有几个{colour}的图形？", "有多少个{colour}的图形？"),
@@ -70,9 +74,11 @@ def a_or_an(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
+_FIXED_WORDS = re.sub(r"{\w+}", "", " ".join(sum(WORDINGS["en"].values(), ()))).lower()
+
 SPOKEN_WORDS_EN = frozenset(
-    re.findall("[a-z]+", " ".join(wording for wordings in WORDINGS["en"].values() for wording in wordings).lower())
-) - {"shape", "colour"} 
+    (*re.findall("[a-z]+", _FIXED_WORDS), *SHAPES, *(plural(shape) for shape in SHAPES), *COLOURS, "a", "an")
+)
 """Every English word that the questions use, in lower case."""
 
 
@@ -86,8 +92,7 @@ def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair
     absent = [shape for shape in SHAPES if all(thing.shape != shape for thing in scene.things)]
     if absent and rng.random() < FALSE_PREMISES * len(pairs) / (1 - FALSE_PREMISES):
         shape = rng.choice(absent)
-        question, _ = writer.ask(rng.choice(("colour", "place")), "", shape=shape)
-        pairs.append((question, writer.answer("missing", shape)))
+        pairs.append(writer.ask(rng.choice(("colour", "place")), writer.answer("missing", shape), shape))
     rng.shuffle(pairs)
     return pairs
 
@@ -187,8 +192,7 @@ def _existences(writer: _Writer, scene: Scene) -> list[Pair]:
     if absent and rng.random() < 0.6:
         pairs.append(writer.ask("exists", writer.answer("no"), rng.choice(absent)))
     else:  # a known shape in a wrong colour, balanced by the right one
-        others = [(s, c) for s in sorted(shapes) for c in COLOURS if (s, c) not in there]
-        shape, colour = rng.choice(others)
+        shape, colour = rng.choice([(s, c) for s in sorted(shapes) for c in COLOURS if (s, c) not in there])
         pairs.append(writer.ask("exists both", writer.answer("no"), shape, colour=colour))
         shape, colour = rng.choice(sorted(there))
         pairs[0] = writer.ask("exists both", writer.answer("yes"), shape, colour=colour)

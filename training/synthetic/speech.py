@@ -16,7 +16,18 @@ SAMPLE_RATE = 16_000
 
 # espeak's English accents: US, New York, British, received pronunciation, Scottish, West Midlands, Caribbean.
 NAMES: dict[Language, tuple[str, ...]] = {
-    "en": ("en-us", "en-us", "en-us", "en-us-nyc", "en", "en", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029"),
+    "en": (
+        "en-us",
+        "en-us",
+        "en-us",
+        "en-us-nyc",
+        "en",
+        "en",
+        "en-gb-x-rp",
+        "en-gb-scotland",
+        "en-gb-x-gbcwmd",
+        "en-029",
+    ),
     "zh": ("cmn",),
 }
 VARIANTS: dict[Split, tuple[str, ...]] = {

@@ -8,51 +8,59 @@ from functools import cache
 
 from .example import Language
 
-NUMBERS_EN = (
-    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred".split()
+
+def _list(words: str) -> list[str]:
+    return words.split()
+
+
+NUMBERS_EN = _list(
+    "zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred"
 )
-COLOURS_EN = "red green blue yellow orange purple brown black white grey pink".split()
-SHAPES_EN = "circle square triangle star heart cross".split()
-PLURALS_EN = "circles squares triangles stars hearts crosses shapes".split()
-PLACES_EN = "left right top bottom centre middle".split()
-THINGS_EN = (
+COLOURS_EN = _list("red green blue yellow orange purple brown black white grey pink")
+SHAPES_EN = _list("circle square triangle star heart cross")
+PLURALS_EN = _list("circles squares triangles stars hearts crosses shapes")
+PLACES_EN = _list("left right top bottom centre middle")
+THINGS_EN = _list(
     "apple water house tree dog cat bird table chair book river mountain flower garden school kitchen "
-    "bread milk coffee fish horse paper pencil city train friend".split()
+    "bread milk coffee fish horse paper pencil city train friend summer winter sugar butter doctor teacher "
+    "monkey tiger ship picnic"
 )
-DEVICES_EN = "light lamp music door window".split()
-TIMES_EN = "morning evening night today tomorrow".split()
-OTHERS_EN = (
+DEVICES_EN = _list("light lamp music door window")
+TIMES_EN = _list("morning evening night today tomorrow")
+OTHERS_EN = _list(
     "above below picture shape colour what where which how many turn off open close play stop start go come back "
-    "please call mother father wait listen help good thank you hello goodbye now this".split()
+    "please call mother father wait listen help good thank you hello goodbye now this"
 )
-LITTLE_EN = "is there the are a an in of on or and".split()  # too short to be told apart without a sentence
+LITTLE_EN = _list("is there the are a an in of on or and")  # too short to be told apart without a sentence
 
 SPEECH_WORDS_EN = (
     NUMBERS_EN + COLOURS_EN + SHAPES_EN + PLURALS_EN + PLACES_EN + THINGS_EN + DEVICES_EN + TIMES_EN + OTHERS_EN
 )
 
-NUMBERS_ZH = "零 一 二 三 四 五 六 七 八 九 十 百".split()
-COLOURS_ZH = "红色 绿色 蓝色 黄色 橙色 紫色 棕色 黑色 白色 灰色 粉色".split()
-SHAPES_ZH = "圆形 正方形 三角形 星形 心形 十字形".split()
-PLACES_ZH = "上面 下面 左边 右边 中间".split()
-THINGS_ZH = "水 苹果 狗 猫 鸟 书 桌子 椅子 花 房子 牛奶 面包 火车 朋友".split()
-DEVICES_ZH = "门 窗户 灯 音乐".split()
-TIMES_ZH = "今天 明天 早上 晚上 现在".split()
-OTHERS_ZH = (
-    "打开 关上 播放 停止 请 等 一下 你好 谢谢 再见 什么 颜色 哪里 多少 几个 没有 图片 图形 这个 妈妈 爸爸 电话 学校 回来 帮忙".split()
+NUMBERS_ZH = _list("零 一 二 三 四 五 六 七 八 九 十 百")
+COLOURS_ZH = _list("红色 绿色 蓝色 黄色 橙色 紫色 棕色 黑色 白色 灰色 粉色")
+SHAPES_ZH = _list("圆形 正方形 三角形 星形 心形 十字形")
+PLACES_ZH = _list("上面 下面 左边 右边 中间")
+THINGS_ZH = _list("水 苹果 狗 猫 鸟 书 桌子 椅子 花 房子 牛奶 面包 火车 朋友")
+DEVICES_ZH = _list("门 窗户 灯 音乐")
+TIMES_ZH = _list("今天 明天 早上 晚上 现在")
+OTHERS_ZH = _list(
+    "打开 关上 播放 停止 请 等 一下 你好 谢谢 再见 什么 颜色 哪里 多少 几个 没有 "
+    "图片 图形 这个 妈妈 爸爸 电话 学校 回来 帮忙"
 )
-LITTLE_ZH = "里 是 的 在 有 个 哪个 还是".split()
+LITTLE_ZH = _list("里 是 的 在 有 个 哪个 还是")
 
 SPEECH_WORDS_ZH = NUMBERS_ZH + COLOURS_ZH + SHAPES_ZH + PLACES_ZH + THINGS_ZH + DEVICES_ZH + TIMES_ZH + OTHERS_ZH
 
 # Said in questions about pictures only.
-QUESTION_WORDS_EN = "do you see can does have any than more at side it its object objects".split()
-QUESTION_CHARACTERS_ZH = "张共总和与不看到见之侧方位置几两只种都多少问题呢吗那它么样"
+QUESTION_WORDS_EN = _list("do see can does have it")
+QUESTION_CHARACTERS_ZH = "它吗呢共张说出状角位置方看到见与和两哪不"
 
 # A slot {x} takes one of SLOTS[language]["x"].
 PHRASES: dict[Language, tuple[str, ...]] = {
     "en": (
-        "turn on the {device}", "turn off the {device}", "please turn on the {colour} lamp", "turn off the {colour} light",
+        "turn on the {device}", "turn off the {device}", "please turn on the {colour} lamp",
+        "turn off the {colour} light",
         "open the {device}", "close the {device}", "please open the {device}", "please close the {colour} {thing}",
         "play music", "please play music now", "stop the music", "start the music", "play music in the {room}",
         "call {person}", "please call {person}", "call {person} {day}", "call {person} in the {daytime}",
@@ -60,35 +68,46 @@ PHRASES: dict[Language, tuple[str, ...]] = {
         "wait please", "please listen", "please help {person}", "stop", "help", "start now", "go now",
         "good {daytime}", "hello {person}", "goodbye {person}", "thank you", "thank you {person}", "hello and goodbye",
         "where is the {thing}", "where is the {colour} {thing}", "what is this", "which {thing} is {colour}",
-        "is there a {thing} in the {room}", "how many {plural} are there", "what is in the {room}",
-        "the {thing} is {colour}", "this {thing} is {colour}", "the {thing} and the {thing}", "the {thing} is on the {side}",
+        "is there a {colour} {thing}", "how many {plural} are there", "what is in the {room}",
+        "the {thing} is {colour}", "this {thing} is {colour}", "the {thing} and the {thing}",
+        "the {thing} is on the {side}",
         "{number} {colour} {plural}", "{number} {plural} and {number} {plural}", "{number} and {number}",
         "{tens} {digit}", "{digit} {digit} {digit} {digit}", "{digit} hundred", "{digit} hundred and {tens} {digit}",
         "the {shape} is {colour}", "the {shape} is above the {shape}", "the {shape} is below the {shape}",
         "bread and milk please", "coffee or milk", "{thing} or {thing}", "the {side} of the picture",
     ),
     "zh": (
-        "打开{device}", "请打开{device}", "关上{door}", "请关上{door}", "现在打开{device}", "播放音乐", "请播放音乐", "停止播放音乐",
-        "停止", "请等一下", "等一下", "请停止", "{day}{daytime}", "{day}{daytime}再见", "{day}再见", "你好", "你好{person}",
-        "谢谢", "谢谢{person}", "{person}再见", "谢谢再见", "请帮忙", "{person}请帮忙", "打电话", "请打电话", "{day}打电话",
-        "{person}回来", "{person}{day}回来", "{day}{daytime}回来", "{thing}在哪里", "{person}在哪里", "{thing}在{place}",
-        "{thing}在房子里", "桌子{place}有{thing}", "{thing}在桌子{place}", "有没有{thing}", "没有{thing}", "有{number}个{shape}",
-        "{number}个{colour}的{shape}", "{thing}是{colour}的", "这个{thing}是什么颜色", "这个是{thing}", "这个是什么", "图片里有什么",
+        "打开{device}", "请打开{device}", "关上{door}", "请关上{door}", "现在打开{device}", "播放音乐", "请播放音乐",
+        "停止播放音乐",
+        "停止", "请等一下", "等一下", "请停止", "{day}{daytime}", "{day}{daytime}再见", "{day}再见", "你好",
+        "你好{person}",
+        "谢谢", "谢谢{person}", "{person}再见", "谢谢再见", "请帮忙", "{person}请帮忙", "打电话", "请打电话",
+        "{day}打电话",
+        "{person}回来", "{person}{day}回来", "{day}{daytime}回来", "{thing}在哪里", "{person}在哪里",
+        "{thing}在{place}",
+        "{thing}在房子里", "桌子{place}有{thing}", "{thing}在桌子{place}", "有没有{thing}", "没有{thing}",
+        "有{number}个{shape}",
+        "{number}个{colour}的{shape}", "{thing}是{colour}的", "这个{thing}是什么颜色", "这个是{thing}", "这个是什么",
+        "图片里有什么",
         "图片里有几个{shape}", "{shape}在{shape}的{place}", "{shape}是{colour}的", "请等{person}", "多少{thing}",
-        "{digit}十{digit}", "{digit}百", "{digit}{digit}{digit}{digit}", "{colour}的{thing}", "{colour}的{shape}和{colour}的{shape}",
-        "{thing}和{thing}", "打开{colour}的灯", "请打开{colour}的灯", "关上{colour}的{door}", "{day}在学校", "牛奶和面包",
+        "{digit}十{digit}", "{digit}百", "{digit}{digit}{digit}{digit}", "{colour}的{thing}",
+        "{colour}的{shape}和{colour}的{shape}",
+        "{thing}和{thing}", "打开{colour}的灯", "请打开{colour}的灯", "关上{colour}的{door}", "{day}在学校",
+        "牛奶和面包",
     ),
 }  # fmt: skip
 SLOTS: dict[Language, dict[str, list[str]]] = {
     "en": {
         "device": DEVICES_EN, "colour": COLOURS_EN, "thing": THINGS_EN, "person": ["mother", "father"],
-        "room": ["house", "kitchen", "garden", "school", "city", "river", "picture"], "day": ["today", "tomorrow", "now"],
+        "room": ["house", "kitchen", "garden", "school", "city", "river", "picture"], "day": ["today", "tomorrow",
+        "now"],
         "daytime": ["morning", "evening"], "way": ["left", "right", "back"], "plural": PLURALS_EN,
         "number": NUMBERS_EN[1:], "digit": NUMBERS_EN[1:10], "tens": ["twenty", "thirty", "forty", "fifty"],
         "side": PLACES_EN, "shape": SHAPES_EN,
     },
     "zh": {
-        "device": DEVICES_ZH, "door": ["门", "窗户", "灯"], "colour": COLOURS_ZH, "thing": THINGS_ZH, "person": ["妈妈", "爸爸"],
+        "device": DEVICES_ZH, "door": ["门", "窗户", "灯"],
+        "colour": COLOURS_ZH, "thing": THINGS_ZH, "person": ["妈妈", "爸爸"],
         "day": ["今天", "明天"], "daytime": ["早上", "晚上"], "place": PLACES_ZH, "number": NUMBERS_ZH[1:11],
         "digit": NUMBERS_ZH[1:10], "shape": SHAPES_ZH,
     },

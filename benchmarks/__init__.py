@@ -1,0 +1,1 @@
+"""What a running server answers, held against what it should have: `python -m benchmarks.accuracy`."""

@@ -1,0 +1,74 @@
+"""Comparisons are balanced and right."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from training.synthetic import compare as module
+from training.synthetic.compare import PLACES, YES_NO, compare_example
+from training.synthetic.example import Language, Split
+from training.synthetic.scene import Scene, draw
+from training.synthetic.shapes import SHAPES
+
+from .needs_fonts import needs_fonts
+
+pytestmark = needs_fonts
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_answers_are_balanced(language: Language) -> None:
+    rng, answers = random.Random(0), Counter[str]()
+    for _ in range(800):
+        answers[compare_example(rng, language, "test").conversations[1]["content"]["text"]] += 1
+    for first, second in (PLACES[language], YES_NO[language]):
+        assert answers[first] > 60
+        assert 0.75 < answers[first] / answers[second] < 1.33
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_two_pictures_in_the_first_turn(split: Split) -> None:
+    for seed in range(20):
+        turns = compare_example(random.Random(seed), "en", split).conversations
+        assert len(turns[0]["content"]["image"]) == 2
+        assert not any("image" in turn["content"] for turn in turns[1:])
+        assert len(turns) == 2 if split == "test" else len(turns) in (4, 6)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_answers_are_right(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes: list[Scene] = []
+    numbers: list[str] = []
+    print_text = module.print_text
+    monkeypatch.setattr(module, "draw", lambda scene: (scenes.append(scene), draw(scene))[1])
+    monkeypatch.setattr(
+        module, "print_text", lambda rng, text, *rest: (numbers.append(text), print_text(rng, text, *rest))[1]
+    )
+    turns = compare_example(random.Random(seed), "en", "train").conversations
+    for asked, told in zip(turns[::2], turns[1::2], strict=True):
+        question, answer = asked["content"]["text"], told["content"]["text"]
+        assert answer == expected(question, scenes, numbers), question
+
+
+def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
+    place = PLACES["en"]
+    if numbers:
+        if "greater" in question or "larger" in question:
+            return place[int(numbers[1]) > int(numbers[0])]
+        if "smaller" in question:
+            return place[int(numbers[1]) < int(numbers[0])]
+        return numbers["second" in question]
+    first, second = (scene.things for scene in scenes)
+    if "more" in question:
+        return place[len(second) > len(first)]
+    if "fewer" in question:
+        return place[len(second) < len(first)]
+    if "same" in question or "the shape" in question or "the colour" in question:
+        kind = "shape" if "shape" in question else "colour"
+        return "yes" if getattr(first[0], kind) == getattr(second[0], kind) else "no"
+    name = next(shape for shape in SHAPES if shape in question)
+    shown = [any(thing.shape == name for thing in things) for things in (first, second)]
+    assert sum(shown) == 1
+    return place[shown[1]]

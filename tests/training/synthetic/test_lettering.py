@@ -1,0 +1,105 @@
+"""Printed lines stay inside their picture, readable, and keep held-out words for the test."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from training.synthetic.example import Language, Split
+from training.synthetic.fonts import fonts, load
+from training.synthetic.lettering import (
+    LARGEST,
+    advance,
+    cased,
+    lettering_example,
+    line_mask,
+    print_text,
+    random_text,
+    smallest_size,
+)
+from training.synthetic.vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, words
+
+from .needs_fonts import needs_fonts
+
+
+def texts(language: Language, split: Split, number: int = 1500) -> list[str]:
+    rng = random.Random(0)
+    return [random_text(rng, language, split, 8 if language == "en" else 6) for _ in range(number)]
+
+
+def test_train_never_shows_a_held_out_word() -> None:
+    shown = {text.lower() for text in texts("en", "train", 5000)}
+    assert not shown & set(words("test"))
+    assert len(shown & set(words("train"))) > 300
+
+
+def test_half_of_the_words_of_the_test_are_held_out() -> None:
+    shown = [text.lower() for text in texts("en", "test")]
+    held_out, known = (sum(text in set(words(split)) for text in shown) for split in ("test", "train"))
+    assert 0.4 < held_out / (held_out + known) < 0.6
+
+
+def test_characters() -> None:
+    for text in texts("zh", "train"):
+        assert 1 <= len(text) <= 6
+        assert text.isdecimal() or set(text) <= set(CHARACTERS_ZH)
+    for text in texts("en", "train"):
+        assert 1 <= len(text) <= 8
+        assert set(text) <= set(CODE_CHARACTERS) or text.lower() in words("train")
+
+
+def test_words_whose_cases_look_alike_are_in_upper_case() -> None:
+    rng = random.Random(0)
+    assert {cased(rng, "soup") for _ in range(50)} == {"SOUP"}
+    assert {cased(rng, "red") for _ in range(50)} == {"red", "Red", "RED"}
+
+
+@needs_fonts
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_examples(language: Language, split: Split) -> None:
+    rng = random.Random(1)
+    for _ in range(30):
+        example = lettering_example(rng, language, split)
+        question, answer = (turn["content"] for turn in example.conversations)
+        width, height = question["image"].size
+        assert min(width, height) >= 200
+        assert 0.61 < width / height < 2.6
+        assert answer["text"]
+        pixels = np.asarray(question["image"].convert("L")).astype(int)
+        assert np.ptp(pixels) > 60  # ink that stands out
+
+
+@needs_fonts
+@pytest.mark.parametrize("text", ["WWWWWWWW", "illill", "K7QX42", "国国国国国国", "一"])
+def test_characters_are_wide_enough(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes that print_text asks for, brought to a slice's size."""
+    language: Language = "en" if text.isascii() else "zh"
+    sizes = []
+    monkeypatch.setattr(
+        "training.synthetic.lettering.line_mask",
+        lambda text, font, size, tilt: (sizes.append((font, size)), line_mask(text, font, size, tilt))[1],
+    )
+    for seed in range(40):
+        picture = print_text(random.Random(seed), text, language, "train")
+        font, size = sizes[-1]
+        pixels = size * 224 / math.sqrt(picture.width * picture.height)
+        assert 0.9 * smallest_size(text, advance(font, text)) < pixels < LARGEST + 1
+
+
+@needs_fonts
+def test_a_line_is_cut_to_its_ink() -> None:
+    font = fonts("en", "train")[0]
+    mask = np.asarray(line_mask("Hxg", font, 40, 3.0))
+    assert all(side.any() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    assert abs(mask.shape[1] - load(font, 40).getlength("Hxg")) < 8
+
+
+@needs_fonts
+def test_the_seed_decides() -> None:
+    first, again, other = (lettering_example(random.Random(seed), "zh", "train").conversations for seed in (3, 3, 4))
+    assert first[1] == again[1] != other[1]
+    assert first[0]["content"]["image"].tobytes() == again[0]["content"]["image"].tobytes()

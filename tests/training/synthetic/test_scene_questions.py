@@ -1,0 +1,97 @@
+"""Answers follow from the scene, checked here by a second reading of the questions."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+
+import pytest
+
+from training.synthetic.example import Language, Split
+from training.synthetic.scene import COLOURS, Scene, random_scene
+from training.synthetic.scene_questions import CELLS_EN, SHAPES_ZH, SPOKEN_WORDS_EN, plural, questions, scene_example
+from training.synthetic.shapes import SHAPES
+
+SHAPE = "|".join(SHAPES)
+COLOUR = "|".join(COLOURS)
+
+
+def answer_en(scene: Scene, question: str) -> str:
+    """The answer of an English question, worked out from its words."""
+    q = question.lower()
+    shapes = re.findall(rf"\b({SHAPE})(?:e?s)?\b", q)
+    colours = re.findall(rf"\b({COLOUR})\b", q)
+    fits = [t for t in scene.things if t.shape in (shapes or SHAPES) and t.colour in (colours or COLOURS)]
+    if q.startswith("how many"):
+        return str(len(fits))
+    if re.search(r"(is there|do you see) an? ", q):
+        return "yes" if fits else "no"
+    if not fits:
+        return f"There is no {shapes[0]}."
+    if re.search("left|above", q):
+        first, second = (next(t for t in scene.things if t.shape == shape) for shape in shapes)
+        axis, words = (0, ("left", "right")) if "left" in q else (1, ("above", "below"))
+        return words[0] if first.centre[axis] < second.centre[axis] else words[1]
+    assert len(fits) == 1, question
+    if q.startswith("where"):
+        assert fits[0].cell is not None
+        return CELLS_EN[fits[0].cell]
+    return fits[0].colour if "colour" in q else fits[0].shape
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_answers_are_right_and_unambiguous(seed: int) -> None:
+    rng = random.Random(seed)
+    scene = random_scene(rng)
+    pairs = questions(rng, scene, "en")
+    assert len(pairs) >= 5
+    for question, answer in pairs:
+        assert answer_en(scene, question) == answer, question
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_chinese_counts_and_existence(seed: int) -> None:
+    rng = random.Random(seed)
+    scene = random_scene(rng)
+    there = Counter(thing.shape for thing in scene.things)
+    for question, answer in questions(rng, scene, "zh"):
+        named = [shape for shape, name in SHAPES_ZH.items() if name in question]
+        if re.fullmatch("图片里有几个.+形？|一共有几个.+形？|有多少个.+形？", question) and "色的" not in question:
+            assert answer == str(there[named[0]] if named else len(scene.things))
+        if re.fullmatch("图片里有(没有)?.+形吗?？", question) and "色的" not in question and "几个" not in question:
+            assert answer == ("有" if there[named[0]] else "没有")
+
+
+def test_yes_and_no_balance_and_false_premises_are_few() -> None:
+    rng, answers = random.Random(0), Counter[str]()
+    for _ in range(1500):
+        answers.update(answer for _, answer in questions(rng, random_scene(rng), "en"))
+    assert answers["yes"] == answers["no"]
+    assert 0.05 < sum(n for a, n in answers.items() if a.startswith("There is no")) / answers.total() < 0.11
+    assert answers["0"] > 50
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_examples(language: Language, split: Split) -> None:
+    for seed in range(30):
+        example, again = (scene_example(random.Random(seed), language, split) for _ in range(2))
+        turns = example.conversations
+        assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
+        assert len(turns) // 2 == 1 if split == "test" else 3 <= len(turns) // 2 <= 5
+        assert ["image" in turn["content"] for turn in turns] == [True] + [False] * (len(turns) - 1)
+        assert [turn["content"].get("text") for turn in turns] == [
+            turn["content"].get("text") for turn in again.conversations
+        ]
+        assert turns[0]["content"]["image"].tobytes() == again.conversations[0]["content"]["image"].tobytes()
+
+
+def test_the_spoken_words_are_all() -> None:
+    rng = random.Random(0)
+    used = set()
+    for _ in range(300):
+        for question, _ in questions(rng, random_scene(rng), "en"):
+            used |= set(re.findall("[a-z']+", question.lower()))
+    assert used <= SPOKEN_WORDS_EN
+    assert {plural("cross"), "an"} <= SPOKEN_WORDS_EN
