@@ -38,6 +38,9 @@ from .synthetic.scene_questions import questions
 from .synthetic.speech import record
 from .synthetic.words import CTC_UNITS, ctc_targets, phrase
 
+EMPTY_WEIGHT = 0.2
+"""Weight in the loss of a patch that shows nothing; seven in ten do."""
+
 
 @dataclass
 class Generated(Dataset):
@@ -110,6 +113,8 @@ class VisionPatches(nn.Module):
         self.vision = model.vision
         width = model.model_config.vision.hidden_size
         self.what, self.colour = nn.Linear(width, len(WHAT)), nn.Linear(width, len(COLOURS))
+        for name, classes in (("what_weight", WHAT), ("colour_weight", COLOURS)):  # most patches show nothing
+            self.register_buffer(name, torch.tensor([EMPTY_WEIGHT] + [1.0] * (len(classes) - 1)), persistent=False)
 
     def forward(
         self, patches: torch.Tensor, sizes: torch.Tensor, what: torch.Tensor, colour: torch.Tensor
@@ -117,8 +122,11 @@ class VisionPatches(nn.Module):
         """patches [T, 3 * patch²], sizes [slices, 2], labels int64 [T]."""
         features = self.features(patches, sizes)
         losses = [
-            F.cross_entropy(head(features).float(), labels, ignore_index=IGNORED)
-            for head, labels in ((self.what, what), (self.colour, colour))
+            F.cross_entropy(head(features).float(), labels, weight, ignore_index=IGNORED)
+            for head, labels, weight in (
+                (self.what, what, self.what_weight),
+                (self.colour, colour, self.colour_weight),
+            )
         ]
         return {"loss": losses[0] + losses[1]}
 
