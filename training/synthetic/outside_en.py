@@ -49,10 +49,10 @@ How do I cook {dish}?
 Give me a recipe for {dish}.
 How long should {dish} be in the oven?
 What goes well with {dish}?
-Is {dish} healthy?
-How many calories does {dish} have?
+Should I eat {dish} every day?
+How many calories are in {dish}?
 Can I make {dish} without salt?
-Where does {dish} come from?
+What is the story behind {dish}?
 I want to make {dish} tonight. What do I need to buy?
 My {dish} tastes too salty. What can I do?
 Explain {topic}.
@@ -71,10 +71,10 @@ Where can I study {topic}?
 Is {topic} the same as {topic}?
 How does {machine} work?
 How much does {machine} cost?
-Who built the first {machine}?
+Who came up with the idea of {machine}?
 How do I repair {machine}?
-My {machine} is broken. Can you fix it?
-Which {machine} should I buy?
+I have {machine} that is broken. Can you fix it?
+Where can I buy {machine}?
 How heavy is {machine}?
 Draw a plan of {machine}.
 Write a program in {code} that sorts a list.
@@ -144,8 +144,8 @@ Write a story about {thing} and {thing}.
 Tell me a joke about {thing}.
 Compose a song about {thing}.
 Make up a riddle about {thing}.
-Write a slogan for a shop that sells {thing}.
-Give me ten names for a company that makes {thing}.
+Write a slogan about {thing}.
+Give me ten titles for a film about {thing}.
 How many legs does a {beast} have?
 How long does a {beast} live?
 What does a {beast} eat?
@@ -171,21 +171,21 @@ Are there people on {star}?
 How hot is it on {star}?
 What is {star} made of?
 Who discovered {star}?
-Who painted the {artwork}?
+Who made {artwork}?
 Who wrote {artwork}?
 What is {artwork} about?
 How does {artwork} end?
 Is {artwork} worth seeing?
 Which actor played in {artwork}?
 When was {artwork} finished?
-Who composed the {number}th symphony?
+Who composed symphony number {number}?
 How deep is the ocean?
 What is the highest mountain of {country}?
 What is the longest river of {country}?
 Which animal is the national animal of {country}?
 Book a table for {number} people in {city}.
 Send an e-mail to {person}.
-Order a {dish} for me.
+Order {dish} for me.
 Set an alarm for {number} minutes.
 Search the web for {thing}.
 Show me a photo of {person}.
@@ -215,7 +215,7 @@ Could you teach me the basics of {topic}?
 What did scientists find out about {topic} in {year}?
 Compare {topic} with {topic}.
 Why did people begin to use {machine}?
-Can you explain the engine of {machine}?
+What does {machine} look like inside?
 Give me an example of a loop in {code}.
 Which companies use {code}?
 Calculate {number} multiplied by {number}.

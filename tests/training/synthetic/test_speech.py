@@ -1,0 +1,73 @@
+import multiprocessing
+import random
+
+import numpy as np
+import pytest
+
+from training.synthetic.espeak import SAMPLE_RATE, say
+from training.synthetic.speech import NAMES, PITCHES, RATES, VARIANTS, Voice, augment, random_voice, record, synthesise
+
+ENGLISH = Voice("en", "en-us", "m1", 150, 50)
+
+
+def test_a_text_always_sounds_the_same_in_one_voice():
+    first = synthesise("open the window", ENGLISH)
+    synthesise("打开红色的灯", Voice("zh", "cmn", "f2", 120, 30))
+    assert np.array_equal(synthesise("open the window", ENGLISH), first)
+    assert first.dtype == np.float32
+    assert np.abs(first).max() == pytest.approx(1)
+    assert 0.5 < len(first) / 16_000 < 2
+
+
+def test_every_voice_sounds_different():
+    def sound(voice: str, rate: int = 150, pitch: int = 50, pitch_range: int = 50) -> bytes:
+        return say("hello 你好", voice, rate, pitch, pitch_range).tobytes()
+
+    names = sorted({name for names in NAMES.values() for name in names})
+    variants = [variant for variants in VARIANTS.values() for variant in variants]
+    sounds = [sound(name) for name in names] + [sound(f"en-us+{variant}") for variant in variants]
+    sounds += [sound("en-us", rate=180), sound("en-us", pitch=20), sound("en-us", pitch_range=70)]
+    assert len(set(sounds)) == len(sounds)
+
+
+def test_training_and_test_voices_never_meet():
+    for settings in (VARIANTS, RATES, PITCHES):
+        assert not set(settings["train"]) & set(settings["test"])
+    voice = random_voice(random.Random(3), "zh", "test")
+    assert voice == random_voice(random.Random(3), "zh", "test")
+    assert (voice.name, voice.variant in VARIANTS["test"]) == ("cmn", True)
+
+
+def test_an_unknown_voice_and_a_text_without_sound_are_refused():
+    with pytest.raises(ValueError, match="nobody"):
+        say("hello", "nobody", 150, 50, 50)
+    with pytest.raises(ValueError, match="nothing is to be heard"):
+        synthesise("", ENGLISH)
+
+
+def test_a_recording_is_reproducible_and_in_range():
+    for seed in range(20):
+        samples = record(random.Random(seed), "good morning", "en", "train")
+        assert np.array_equal(samples, record(random.Random(seed), "good morning", "en", "train"))
+        assert samples.dtype == np.float32
+        assert 0.2 <= np.abs(samples).max() <= 0.951
+
+
+def test_augmenting_keeps_the_sound():
+    tone = np.sin(np.arange(16_000) * 0.2).astype(np.float32)
+    for seed in range(20):
+        heard = augment(random.Random(seed), tone)
+        assert abs(len(heard) - len(tone)) <= 0.07 * len(tone)
+        assert np.isfinite(heard).all()
+
+
+def test_forked_processes_speak_as_this_one():
+    here = synthesise("good morning", ENGLISH)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for there in pool.starmap(synthesise, [("good morning", ENGLISH)] * 4):
+            assert np.array_equal(there, here)
+
+
+def test_speech_lasts_as_long_as_its_words():
+    short, long = (len(say(text, "cmn", 150, 50, 50)) / SAMPLE_RATE for text in ("一", "一二三四五六七八九十"))
+    assert long > 2 * short

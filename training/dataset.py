@@ -1,0 +1,116 @@
+"""What is trained on: records as features, several files weighted, and what was left out."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from pipeline.errors import MegrezError
+
+from .features import Features, Featuriser
+from .records import SHOWN, DataError, Record, has_text_beside_speech, speech_alone
+
+log = logging.getLogger(__name__)
+
+SPEECH_TEXT = ("keep", "drop", "both")
+
+
+@dataclass
+class RecordDataset(Dataset[Features]):
+    """Records that have been checked. Media are decoded when an item is asked for; `lengths` are tokens."""
+
+    records: list[Record]
+    lengths: list[int]
+    featurise: Featuriser
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Features:
+        return self.featurise(self.records[index].conversations)
+
+
+def prepare(
+    records: Sequence[Record], featurise: Featuriser, *, model_max_length: int, speech_text: str = "keep"
+) -> RecordDataset:
+    """Lays every record out once, before training: its media must decode and its tokens must fit.
+
+    `speech_text` says what becomes of a text beside a recording: 'keep', 'drop', or 'both' (the record
+    counts twice, once each way). Records over `model_max_length` tokens are left out and named in a
+    warning. Raises DataError with every medium that can't be decoded.
+    """
+    chosen: list[Record] = []
+    for record in records:
+        spoken = has_text_beside_speech(record)
+        if speech_text != "drop" or not spoken:
+            chosen.append(record)
+        if speech_text != "keep" and spoken:
+            chosen.append(speech_alone(record))
+    kept, lengths, problems, long = [], [], [], []
+    for record in tqdm(chosen, desc="checking records", unit="record", disable=len(chosen) < 100):
+        try:
+            length = len(featurise(record.conversations).input_ids)
+        except (MegrezError, OSError) as error:
+            problems.append(f"{record.where}: {error}")
+            continue
+        if length > model_max_length:
+            long.append(f"{record.where} ({length} tokens)")
+            continue
+        kept.append(record)
+        lengths.append(length)
+    if problems:
+        raise DataError(problems)
+    if long:
+        more = f" and {len(long) - SHOWN} more" if len(long) > SHOWN else ""
+        log.warning(
+            "%d of %d records are longer than model_max_length %d and are left out: %s%s",
+            len(long), len(chosen), model_max_length, ", ".join(long[:SHOWN]), more,
+        )  # fmt: skip
+    if not kept:
+        raise DataError([f"no record fits model_max_length {model_max_length}"])
+    return RecordDataset(kept, lengths, featurise)
+
+
+class Mixture(Dataset[Features]):
+    """Several datasets in one. With weight 2 a dataset's items come twice an epoch, with 0.5 half of them,
+    drawn by the seed."""
+
+    def __init__(self, parts: Sequence[RecordDataset], weights: Sequence[float], seed: int) -> None:
+        if len(parts) != len(weights) or min(weights) <= 0:
+            raise MegrezError(f"{len(parts)} data files need as many weights over 0, not {list(weights)}")
+        self.places: list[tuple[RecordDataset, int]] = []
+        for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            rng = random.Random(f"{seed} {number}")
+            whole, rest = divmod(round(weight * len(part)), len(part))
+            items = [*range(len(part))] * whole + rng.sample(range(len(part)), rest)
+            self.places += [(part, item) for item in items]
+        self.lengths = [part.lengths[item] for part, item in self.places]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Features:
+        part, item = self.places[index]
+        return part[item]
+
+    def split(self, share: float, seed: int) -> tuple[Mixture, Mixture]:
+        """(for training, held out): `share` of the distinct records is held out, at least one."""
+        distinct = sorted({id(part.records[item]) for part, item in self.places}, key=self._order().__getitem__)
+        held = set(random.Random(seed).sample(distinct, max(round(share * len(distinct)), 1)))
+        if len(held) == len(distinct):
+            raise MegrezError(f"eval_share {share} leaves nothing to train on: there are {len(distinct)} records")
+        return self._where(lambda record: id(record) not in held), self._where(lambda record: id(record) in held)
+
+    def _order(self) -> dict[int, int]:
+        return {id(part.records[item]): number for number, (part, item) in enumerate(self.places)}
+
+    def _where(self, wanted: object) -> Mixture:
+        chosen = object.__new__(Mixture)
+        chosen.places = [(part, item) for part, item in self.places if wanted(part.records[item])]  # type: ignore[operator]
+        chosen.lengths = [part.lengths[item] for part, item in chosen.places]
+        return chosen

@@ -1,0 +1,47 @@
+"""What training leaves behind: a checkpoint directory in the released layout, ready to be served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+
+from pipeline.config import ModelConfig
+
+COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+"""Everything of a checkpoint but its weights: configurations, tokenizer, chat template."""
+
+
+def save_released(
+    source: Path,
+    output: Path,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    dtype: torch.dtype,
+    preprocessor: Mapping[str, Any] | None = None,
+    max_shard_size: str = "5GB",
+) -> None:
+    """Writes `tensors`, by released name, beside a copy of what else `source` holds.
+
+    `preprocessor` overrides keys of preprocessor_config.json: how pictures were cut in training is how
+    they must be cut in serving.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    for pattern in COMPANIONS:
+        for file in source.glob(pattern):
+            if not file.name.endswith(".index.json"):
+                shutil.copyfile(file, output / file.name)
+    if preprocessor:
+        file = output / "preprocessor_config.json"
+        settings = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        file.write_text(json.dumps(settings | dict(preprocessor), indent=2) + "\n", encoding="utf-8")
+    for old in output.glob("model*.safetensors*"):
+        old.unlink()
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    save_torch_state_dict(state, output, max_shard_size=max_shard_size)
+    ModelConfig.from_pretrained(output)  # what can't be read back is no checkpoint
