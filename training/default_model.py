@@ -22,6 +22,7 @@ from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 from pipeline.model.vision import sincos_2d
 
+from .corpus import tokenizer_lines
 from .model import OmniForTraining
 from .tokenizer import train_tokenizer
 
@@ -138,7 +139,7 @@ def _local_resampler(config: ModelConfig) -> dict[str, torch.Tensor]:
 def write_initial(path: Path, seed: int = 0) -> None:
     """Writes the whole directory in the released layout."""
     path.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(VOCAB_SIZE)
+    tokenizer = train_tokenizer(VOCAB_SIZE, tokenizer_lines())
     tokenizer.save_pretrained(path)
     ends = [tokenizer.convert_tokens_to_ids(text) for text in ("<|turn_end|>", "<|eos|>")]
     _write_json(path / "config.json", CONFIG)

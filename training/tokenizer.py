@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 # Attribute of the tokenizer -> its string. Their order gives them the first ids.
@@ -33,13 +32,18 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|role_start|>assistant<|role_end|>{% endif %}"
 )
 
-TEXT = Path(__file__).parent / "text"
 
-
-def train_tokenizer(vocab_size: int, lines: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
-    """The same text and size give the same tokenizer. `lines` default to our bilingual text."""
+def train_tokenizer(vocab_size: int, lines: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The same text and size give the same tokenizer. Digits and Chinese characters are tokens of their
+    own: what is read off a picture or heard comes out character by character."""
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split(Regex("[\u4e00-\u9fff]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -47,8 +51,6 @@ def train_tokenizer(vocab_size: int, lines: Iterable[str] | None = None) -> PreT
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    if lines is None:
-        lines = [line for file in sorted(TEXT.glob("*.txt")) for line in file.read_text("utf-8").splitlines()]
     core.train_from_iterator(lines, trainer)
     names = {name: text for name, text in SPECIAL_TOKENS.items() if name not in ("unk", "eos")}
     return PreTrainedTokenizerFast(

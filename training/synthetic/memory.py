@@ -102,6 +102,11 @@ def memory_example(rng: random.Random, language: Language, split: Split) -> Exam
     return Example("memory", language, made)
 
 
+def told_example(rng: random.Random, language: Language, split: Split) -> Example:
+    """`memory_example` without pictures."""
+    return Example("memory", language, _told(rng, language, split))
+
+
 def _told(rng: random.Random, language: Language, split: Split) -> Turns:
     kinds = rng.sample(list(TOLD[language]), 1 if rng.random() < 0.6 else 2)
     conversation, asked = [], []

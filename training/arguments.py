@@ -1,0 +1,119 @@
+"""Everything that can be set: a YAML file, and the command line over it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from pipeline.errors import MegrezError
+
+from .dataset import SPEECH_TEXT
+from .hardware import trains_in_bfloat16
+from .tuning import TuningArguments
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+@dataclass
+class DataArguments:
+    """The records, and how they are laid out."""
+
+    checkpoint: str = field(default="", metadata={"help": "directory in the released layout to start from"})
+    train_files: list[str] = field(default_factory=list, metadata={"help": "JSON lines in the authors' format"})
+    train_weights: list[float] = field(
+        default_factory=list, metadata={"help": "how often each file counts in an epoch; 1 where left out"}
+    )
+    eval_files: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on"})
+    eval_share: float = field(default=0.0, metadata={"help": "part of the training records held out instead"})
+    media_root: str | None = field(default=None, metadata={"help": "what media paths are relative to; else the file"})
+    speech_text: str = field(
+        default="keep",
+        metadata={"help": "a text beside a recording is kept, dropped, or both: the record counts twice"},
+    )
+    max_slice_nums: int | None = field(default=None, metadata={"help": "most slices of a picture; else the checkpoint's"})
+    scale_resolution: int | None = field(default=None, metadata={"help": "side of a slice in pixels; else the checkpoint's"})
+    model_max_length: int | None = field(default=None, metadata={"help": "most tokens of a record; else the context"})
+    precision: str = field(default="auto", metadata={"help": "auto (bfloat16 where it is fast), bfloat16 or float32"})
+    save_dtype: str = field(default="bfloat16", metadata={"help": "of the checkpoint that is written"})
+    attention: str = field(default="auto", metadata={"help": "auto, torch or flash"})
+    ema_decay: float = field(
+        default=0.0, metadata={"help": "an exponential average of the weights is saved instead of the last; 0: off"}
+    )
+
+
+@dataclass
+class FinetuneArguments(TrainingArguments):
+    """transformers' TrainingArguments, with our defaults."""
+
+    output_dir: str = field(default="build/finetuned", metadata={"help": "checkpoints on the way and the final one"})
+    lr_scheduler_type: str = field(default="cosine")
+    warmup_steps: float = field(default=0.03)  # under 1: a share of all steps
+    learning_rate: float = field(default=1e-5)
+    logging_steps: float = field(default=1)
+    save_total_limit: int | None = field(default=2)
+    report_to: str = field(default="tensorboard")
+    resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint in output_dir, if any"})
+
+
+Arguments = tuple[DataArguments, TuningArguments, FinetuneArguments]
+
+
+def parse(argv: Sequence[str] | None = None) -> Arguments:
+    """`--config file.yaml` and options over it. Raises MegrezError for an unknown key or a bad value."""
+    parser = HfArgumentParser((DataArguments, TuningArguments, FinetuneArguments))  # type: ignore[arg-type]
+    parser.add_argument("--config", type=Path, help="YAML file with any of these options")
+    config, rest = _config(parser, argv)
+    known = {action.dest for action in parser._actions}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise MegrezError(f"unknown option(s) in the configuration: {', '.join(unknown)}")
+    # Values that YAML has typed already are defaults, which argparse doesn't convert again.
+    parser.set_defaults(**config)
+    data, tuning, training, _ = parser.parse_args_into_dataclasses(rest)
+    return finish(data, tuning, training)
+
+
+def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Arguments:
+    """Checks what the dataclasses can't, and settles what is 'auto'."""
+    for name, value, allowed in (
+        ("speech_text", data.speech_text, SPEECH_TEXT),
+        ("precision", data.precision, PRECISIONS),
+        ("save_dtype", data.save_dtype, PRECISIONS[1:]),
+    ):
+        if value not in allowed:
+            raise MegrezError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    if not 0 <= data.ema_decay < 1 or not 0 <= data.eval_share < 1:
+        raise MegrezError("ema_decay and eval_share must be at least 0 and under 1")
+    half = trains_in_bfloat16() if data.precision == "auto" else data.precision == "bfloat16"
+    training.bf16 = half
+    training.remove_unused_columns = False
+    training.prediction_loss_only = True
+    training.label_names = ["labels"]
+    return data, tuning, training
+
+
+def _config(parser: HfArgumentParser, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    import argparse
+
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--config", type=Path)
+    known, rest = first.parse_known_args(argv)
+    if known.config is None:
+        return {}, rest
+    if not known.config.is_file():
+        raise MegrezError(f"{known.config}: no such configuration file")
+    try:
+        config = yaml.safe_load(known.config.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise MegrezError(f"{known.config}: not YAML ({error})") from None
+    if not isinstance(config, dict):
+        raise MegrezError(f"{known.config}: must hold options, one a line")
+    if not torch.cuda.is_available():
+        config.setdefault("use_cpu", True)
+    return config, rest

@@ -1,0 +1,143 @@
+"""Fine-tunes Megrez-Omni on conversations in the authors' format.
+
+    python -m training.finetune --config training/configs/finetune.yaml [--option value …]
+    torchrun --nproc_per_node 2 -m training.finetune --config …
+
+Trains the modules that `pipeline` serves; what it writes is served as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers.trainer_utils import get_last_checkpoint
+
+from pipeline.config import ImageProcessorConfig, ModelConfig
+from pipeline.errors import MegrezError
+from pipeline.model.weights import torch_dtype
+
+from .arguments import DataArguments, FinetuneArguments, parse
+from .collator import collate
+from .dataset import Mixture, RecordDataset, prepare
+from .features import Featuriser
+from .model import OmniForTraining
+from .records import read_records
+from .saving import save_released
+from .trainer import ExponentialAverage, OmniTrainer
+from .tuning import TuningArguments, apply_tuning, released_tensors, save_adapters
+
+log = logging.getLogger(__name__)
+
+
+def finetune(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> dict[str, float]:
+    """Reads and checks the records, trains, writes `output_dir`. Returns the trainer's metrics.
+
+    Raises DataError, CheckpointError, MegrezError before any training has begun.
+    """
+    featurise = Featuriser.from_pretrained(_checkpoint(data), image_processor(data))
+    if not data.train_files:
+        raise MegrezError("train_files names no file to train on")
+    weights = data.train_weights or [1.0] * len(data.train_files)
+    train = Mixture([_records(file, data, featurise) for file in data.train_files], weights, training.seed)
+    held: Dataset | None = None
+    if data.eval_files:
+        files = [_records(file, data, featurise) for file in data.eval_files]
+        held = Mixture(files, [1.0] * len(files), training.seed)
+    elif data.eval_share:
+        train, held = train.split(data.eval_share, training.seed)
+    log.info("%d examples to train on, %d tokens", len(train), sum(train.lengths))
+    return train_on(train, held, data, tuning, training)
+
+
+def train_on(
+    train: Dataset, held: Dataset | None, data: DataArguments, tuning: TuningArguments, training: FinetuneArguments
+) -> dict[str, float]:
+    """Trains on any datasets of Features, and saves."""
+    model = OmniForTraining.from_pretrained(_checkpoint(data), attention=data.attention)
+    apply_tuning(model, tuning)
+    if held is not None and training.eval_strategy == "no":
+        training.eval_strategy = training.save_strategy
+        training.eval_steps = training.save_steps
+    average = ExponentialAverage(data.ema_decay) if data.ema_decay else None
+    trainer = OmniTrainer(
+        model,
+        training,
+        data_collator=collate,
+        train_dataset=train,
+        eval_dataset=held,
+        callbacks=[average] if average else None,
+    )
+    output = Path(training.output_dir)
+    last = get_last_checkpoint(str(output)) if training.resume and output.is_dir() else None
+    if last:
+        log.info("going on from %s", last)
+    metrics = dict(trainer.train(resume_from_checkpoint=last).metrics)
+    if held is not None:
+        metrics |= trainer.evaluate()
+    save(trainer, model, average, data, tuning)
+    return metrics
+
+
+def save(
+    trainer: OmniTrainer,
+    model: OmniForTraining,
+    average: ExponentialAverage | None,
+    data: DataArguments,
+    tuning: TuningArguments,
+) -> None:
+    """The final checkpoint, by the first process, in the released layout; adapters beside it."""
+    output = Path(trainer.args.output_dir)
+    if average:
+        average.apply(model)
+    if trainer.is_deepspeed_enabled:  # ZeRO-3 holds pieces of each tensor: they are gathered into the model
+        model.load_state_dict(trainer.accelerator.get_state_dict(trainer.deepspeed), strict=False)
+    if trainer.args.should_save:
+        chosen = image_processor(data)
+        preprocessor = {"max_slice_nums": chosen.max_slice_nums, "scale_resolution": chosen.scale_resolution}
+        dtype = torch_dtype(data.save_dtype)
+        save_released(_checkpoint(data), output, released_tensors(model), dtype=dtype, preprocessor=preprocessor)
+        if tuning.use_lora:
+            save_adapters(model, tuning, _checkpoint(data), output / "adapter")
+        log.info("wrote %s", output)
+
+
+def image_processor(data: DataArguments) -> ImageProcessorConfig:
+    """How pictures are cut: the checkpoint's way, with what the arguments change."""
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("max_slice_nums", "scale_resolution")
+        if (value := getattr(data, name)) is not None
+    }
+    return replace(ModelConfig.from_pretrained(_checkpoint(data)).image_processor, **changes)
+
+
+def _checkpoint(data: DataArguments) -> Path:
+    if not data.checkpoint:
+        raise MegrezError("checkpoint names no directory to start from")
+    return Path(data.checkpoint)
+
+
+def _records(file: str, data: DataArguments, featurise: Featuriser) -> RecordDataset:
+    records = read_records(Path(file), Path(data.media_root) if data.media_root else None)
+    limit = featurise.config.decoder.max_position_embeddings
+    length = min(data.model_max_length or limit, limit)
+    return prepare(records, featurise, model_max_length=length, speech_text=data.speech_text)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        finetune(*parse(argv))
+    except MegrezError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

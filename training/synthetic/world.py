@@ -1,0 +1,65 @@
+"""The whole little world: every generator by the name of its task, and mixtures of them to train on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+from torch.utils.data import Dataset
+
+from ..features import Features, Featuriser
+from .arithmetic import sum_example
+from .compare import compare_example
+from .copying import copy_example
+from .dictation import spoken_example, transcription_example
+from .example import Example, Generator, Language, Split
+from .facts import fact_example
+from .lettering import lettering_example
+from .memory import memory_example
+from .outside import refusal_example
+from .page import page_example
+from .scene_questions import scene_example
+from .smalltalk import greeting_example
+
+TASKS: dict[str, Generator] = {
+    "shapes": scene_example,
+    "text": lettering_example,
+    "page": page_example,
+    "compare": compare_example,
+    "speech": transcription_example,
+    "spoken": spoken_example,
+    "sum": sum_example,
+    "copy": copy_example,
+    "fact": fact_example,
+    "greeting": greeting_example,
+    "memory": memory_example,
+    "refusal": refusal_example,
+}
+
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+
+
+def example(task: str, seed: int | str, index: int, split: Split, language: Language | None = None) -> Example:
+    """Example `index` of a task: the same for the same arguments."""
+    rng = random.Random(f"{seed} {split} {task} {index}")
+    return TASKS[task](rng, language or rng.choice(LANGUAGES), split)
+
+
+class World(Dataset[Features]):
+    """A mixture of tasks by weight, drawn as it is asked for: item i depends on the seed and i alone."""
+
+    def __init__(
+        self, weights: Mapping[str, float], size: int, seed: int, featurise: Callable[..., Features] | Featuriser
+    ) -> None:
+        unknown = set(weights) - set(TASKS)
+        if unknown:
+            raise ValueError(f"unknown task(s) {', '.join(sorted(unknown))}; known are {', '.join(TASKS)}")
+        self.names, self.weights = list(weights), list(weights.values())
+        self.size, self.seed, self.featurise = size, seed, featurise
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Features:
+        (task,) = random.Random(f"{self.seed} {index}").choices(self.names, self.weights)
+        return self.featurise(example(task, self.seed, index, "train").conversations)

@@ -1,0 +1,67 @@
+"""transformers' Trainer over our batches, and a callback that keeps an average of the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+EMA_FILE = "ema.safetensors"
+
+
+class OmniTrainer(Trainer):
+    """Groups by the lengths that our datasets know; everything else is the library's."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        data: Any = train_dataset or self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        generator = torch.Generator().manual_seed(self.args.data_seed or self.args.seed)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(batch, data, lengths=data.lengths, generator=generator)
+
+
+class ExponentialAverage(TrainerCallback):
+    """After each step: average += (1 - decay) * (weights - average), for every trained tensor.
+
+    It is saved with each checkpoint and taken up again from it. While few steps have been made the
+    decay is smaller, (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+        self.average: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
+        if state.global_step and file.exists():
+            self.average = load_file(file, device=str(args.device))
+        else:
+            self.average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        weight = 1 - min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        parameters = dict(model.named_parameters())
+        names = list(self.average)
+        torch._foreach_lerp_([self.average[n] for n in names], [parameters[n].detach() for n in names], weight)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE)
+
+    @torch.no_grad()
+    def apply(self, model: torch.nn.Module) -> None:
+        """Puts the average into the model."""
+        for name, parameter in model.named_parameters():
+            if name in self.average:
+                parameter.copy_(self.average[name])
