@@ -118,7 +118,7 @@ class Featuriser:
 
 def listed(value: Any) -> list[Any]:
     """A medium may be absent, one or several."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value):
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
 

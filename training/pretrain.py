@@ -55,6 +55,8 @@ class Generated(Dataset):
         return self.size
 
     def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
         return self.draw(random.Random(f"{self.seed} {self.split} {index}"), self.split)
 
 
@@ -90,7 +92,7 @@ class AudioWords(nn.Module):
         return {"mels": [torch.from_numpy(mel) for mel, _ in batch], "targets": [torch.tensor(t) for _, t in batch]}
 
     @torch.inference_mode()
-    def score(self, data: Dataset) -> dict[str, float]:
+    def score(self, data: Generated) -> dict[str, float]:
         right = 0
         for mel, target in data:
             best = self.logits([torch.from_numpy(mel)])[0].argmax(-1).unique_consecutive()
@@ -149,7 +151,7 @@ class VisionPatches(nn.Module):
         }
 
     @torch.inference_mode()
-    def score(self, data: Dataset) -> dict[str, float]:
+    def score(self, data: Generated) -> dict[str, float]:
         """Patches right, among those that show something."""
         right = torch.zeros(2)
         shown = torch.zeros(2)

@@ -10,11 +10,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .example import Example, Language, Split, assistant, user
 from .fonts import Font, fonts, load
-from .scene import COLOURS, Background, Colour, jittered, random_background, random_size, shade
+from .scene import SLICE, COLOURS, Background, Colour, jittered, random_background, random_size, shade
 from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN, words
 
-SLICE = 224
-"""The root of a slice's area, to which pictures are resized; sizes below are in its pixels."""
 
 NARROWEST_LATIN, NARROWEST_ZH = 13, 20
 LARGEST = 120  # em
@@ -68,7 +66,7 @@ def print_text(rng: random.Random, text: str, language: Language, split: Split) 
     """The text somewhere on a plain picture, in a size that stays readable in one slice."""
     font = rng.choice(fonts(language, split))
     em = advance(font, text)
-    width, height = random_size(rng, widest=1.6 if rng.random() < 0.8 else 2.5)
+    width, height = random_size(rng, widest=1.6 if rng.random() < 0.8 else 2.0)
     scale = math.sqrt(width * height) / SLICE
     least = smallest_size(text, em)
     most = min(0.9 * width / scale / (em * len(text)), 0.55 * height / scale, LARGEST)

@@ -31,6 +31,8 @@ COLOURS: dict[str, Colour] = {
 JITTER = 12  # of each channel of a colour
 MAX_TILT = 15.0  # degrees
 SUPERSAMPLE = 3
+SLICE = 224  # the root of a slice's area, in pixels: preprocessor_config.json's scale_resolution
+ONE_SLICE = 0.88  # how many pictures are not cut
 UNCLEAR = 0.06
 """A centre nearer than this to a border of the 3 x 3 cells, in sides of the picture, is in no cell."""
 
@@ -74,10 +76,10 @@ class Scene:
 
 
 def random_size(rng: random.Random, widest: float = 1.6) -> Size:
-    """Sides of 200 to 400 pixels, an aspect ratio from 0.62 to `widest`."""
+    """An aspect ratio from 0.62 to `widest`; mostly the area of one slice at most, sometimes of several."""
     ratio = math.exp(rng.uniform(math.log(0.62), math.log(widest)))
-    short = rng.uniform(200, max(400 / max(ratio, 1 / ratio), 200))
-    return round(short * max(ratio, 1)), round(short * max(1 / ratio, 1))
+    root = rng.uniform(150, SLICE) if rng.random() < ONE_SLICE else rng.uniform(SLICE, 420)
+    return int(root * math.sqrt(ratio)), int(root / math.sqrt(ratio))
 
 
 def random_background(rng: random.Random, dark: bool = False) -> Background:
@@ -100,11 +102,13 @@ def random_scene(
     shapes: Sequence[str] = SHAPES,
     colours: Sequence[str] = tuple(COLOURS),
     size: Size | None = None,
-    sides: tuple[int, int] = (30, 110),
+    sides: tuple[float, float] | None = None,
 ) -> Scene:
-    """`count` things (1 to 6 by default) of the given shapes and colours, `sides` pixels large, none
-    touching another. A thing that finds no room is made smaller."""
+    """`count` things (1 to 6 by default) of the given shapes and colours, `sides` pixels large (by default
+    0.11 to 0.38 of the picture), none touching another. A thing that finds no room is made smaller."""
     size = size or random_size(rng)
+    root = math.sqrt(size[0] * size[1])
+    sides = sides or (0.11 * root, 0.38 * root)
     count = count or rng.randint(1, 6)
     things: list[Thing] = []
     while len(things) < count:

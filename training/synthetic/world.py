@@ -61,5 +61,7 @@ class World(Dataset[Features]):
         return self.size
 
     def __getitem__(self, index: int) -> Features:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
         (task,) = random.Random(f"{self.seed} {index}").choices(self.names, self.weights)
         return self.featurise(example(task, self.seed, index, "train").conversations)

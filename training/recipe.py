@@ -1,0 +1,101 @@
+"""Makes the default checkpoint from nothing: `make checkpoint`.
+
+    python -m training.recipe training/configs/default_checkpoint.yaml
+
+Stages run in order, each from where the last one left; one that is finished is skipped, one that was
+broken off goes on. The encoders first learn alone, side by side, with cheap heads (`pretrain`); then
+the whole model learns to answer, by `training.finetune`'s own means, from easy to hard mixtures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from .arguments import DataArguments, FinetuneArguments, finish
+from .default_model import write_initial
+from .features import Featuriser
+from .finetune import train_on
+from .saving import save_released
+from .synthetic.world import World
+from .tuning import TuningArguments
+
+log = logging.getLogger(__name__)
+
+DONE = "DONE"
+EVERYTHING = TuningArguments(
+    tune_vision_encoder=True, tune_vision_proj=True, tune_llm=True, tune_audio_encoder=True, tune_audio_proj=True
+)
+
+
+def run(recipe: dict[str, Any], work: Path) -> Path:
+    """Runs what is left of a recipe in `work`; the directory of the last stage's checkpoint."""
+    initial = work / "initial"
+    if not (initial / DONE).exists():
+        write_initial(initial, recipe["seed"])
+        (initial / DONE).touch()
+    _pretrain(recipe["encoders"], initial, work)
+    current = _assemble(initial, [work / name for name in recipe["encoders"]], work / "assembled")
+    for number, stage in enumerate(recipe["stages"], start=1):
+        output = work / f"{number}-{stage['name']}"
+        if not (output / DONE).exists():
+            log.info("stage %s: %d steps", output.name, stage["training"]["max_steps"])
+            _together(stage, current, output, recipe["seed"] + number)
+            (output / DONE).touch()
+        current = output
+    return current
+
+
+def _pretrain(encoders: dict[str, dict[str, Any]], initial: Path, work: Path) -> None:
+    """One process an encoder, at the same time: each has half of the cores."""
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    for name, options in encoders.items():
+        if not (work / name / DONE).exists():
+            command = [sys.executable, "-m", "training.pretrain", name, str(initial), str(work / name)]
+            command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+            running[name] = subprocess.Popen(command)
+    for name, process in running.items():
+        if process.wait() != 0:
+            raise SystemExit(f"pre-training {name} failed; run the recipe again to go on")
+        (work / name / DONE).touch()
+
+
+def _assemble(initial: Path, encoders: list[Path], output: Path) -> Path:
+    if not (output / DONE).exists():
+        tensors = load_file(initial / "model.safetensors")
+        for encoder in encoders:
+            tensors |= load_file(encoder / "model.safetensors")
+        save_released(initial, output, tensors, dtype=torch.float32)
+        (output / DONE).touch()
+    return output
+
+
+def _together(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
+    """One mixture of tasks, every part trained."""
+    options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
+    data = DataArguments(checkpoint=str(start), save_dtype=stage.get("save_dtype", "float32"), ema_decay=stage["ema_decay"])
+    data, tuning, training = finish(data, EVERYTHING, FinetuneArguments(**options))
+    size = training.max_steps * training.per_device_train_batch_size
+    world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))
+    train_on(world, None, data, tuning, training)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("build/checkpoint"), help="stages, resumed from there")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    print(run(yaml.safe_load(args.recipe.read_text("utf-8")), args.work))
+
+
+if __name__ == "__main__":
+    main()
