@@ -28,7 +28,7 @@ lint: setup
 check: lint test
 
 checkpoint: setup
-	$(BIN)/python -m training.make_checkpoint checkpoints/megrez-omni-mini
+	$(BIN)/python -m training.recipe training/configs/default_checkpoint.yaml
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

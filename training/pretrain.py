@@ -30,6 +30,7 @@ from pipeline.processing.audio import log_mel
 from pipeline.processing.image import patchify
 
 from .hardware import trains_in_bfloat16
+from .initialise import whiten_patches
 from .model import IGNORED, OmniForTraining
 from .synthetic.dense import COLOURS, WHAT, dense_example
 from .synthetic.example import Language, Split
@@ -38,15 +39,19 @@ from .synthetic.scene_questions import questions
 from .synthetic.speech import record
 from .synthetic.words import CTC_UNITS, ctc_targets, phrase
 
+WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; seven in ten do."""
 
 
 @dataclass
 class Generated(Dataset):
-    """Example i is drawn from the seed and i: nothing is stored, and every epoch of a resumed run is the same."""
+    """Example i is drawn from the seed and i: nothing is stored, and a resumed run sees the same.
 
-    draw: Any  # (random.Random, Split) -> an example
+    In training the first half grows in difficulty from 0 to 1.
+    """
+
+    draw: Any  # (random.Random, Split, difficulty) -> an example
     size: int
     seed: int
     split: Split
@@ -57,7 +62,8 @@ class Generated(Dataset):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < self.size:
             raise IndexError(index)
-        return self.draw(random.Random(f"{self.seed} {self.split} {index}"), self.split)
+        difficulty = min(2 * index / self.size, 1.0) if self.split == "train" else 1.0
+        return self.draw(random.Random(f"{self.seed} {self.split} {index}"), self.split, difficulty)
 
 
 class AudioWords(nn.Module):
@@ -81,8 +87,11 @@ class AudioWords(nn.Module):
     def logits(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
         return [self.head(10 * embeds[1:-1]) for embeds in self.audio(mels)]
 
+    def prepare(self, seed: int) -> None:
+        """Nothing to fit beforehand."""
+
     @staticmethod
-    def draw(rng: random.Random, split: Split) -> tuple[np.ndarray, list[int]]:
+    def draw(rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
         language = rng.choice(("en", "zh"))
         text = _said(rng, language)
         return log_mel(record(rng, text, language, split), AudioProcessorConfig()), ctc_targets(text, language)
@@ -135,9 +144,15 @@ class VisionPatches(nn.Module):
     def features(self, patches: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         return self.vision.vpm(patches, [(int(h), int(w)) for h, w in sizes], lambda: None)
 
+    def prepare(self, seed: int) -> None:
+        """Fits the first layer to the pictures it will see."""
+        seen = [piece.patches for piece, _, _ in Generated(self.draw, WHITENING_PICTURES, seed, "train")]
+        embedding = self.vision.vpm.embeddings.patch_embedding
+        whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
+
     @staticmethod
-    def draw(rng: random.Random, split: Split) -> tuple[PatchedSlice, np.ndarray, np.ndarray]:
-        picture, what, colour = dense_example(rng, split)
+    def draw(rng: random.Random, split: Split, difficulty: float) -> tuple[PatchedSlice, np.ndarray, np.ndarray]:
+        picture, what, colour = dense_example(rng, split, difficulty)
         patches, rows, columns = patchify(picture, 14)
         return PatchedSlice(torch.from_numpy(patches), rows, columns), what, colour
 
@@ -193,13 +208,17 @@ def pretrain(
         dataloader_num_workers=workers,
         dataloader_prefetch_factor=4 if workers else None,
         remove_unused_columns=False,
+        train_sampling_strategy="sequential",
         label_names=[],
         report_to=["tensorboard"],
         seed=seed,
     )
+    last = get_last_checkpoint(output) if output.is_dir() else None
+    if last is None:
+        model.prepare(seed)
     data = Generated(model.draw, steps * batch, seed, "train")
     trainer = Trainer(model, arguments, data_collator=model.collate, train_dataset=data)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last)
     model.eval()
     scores = model.score(Generated(model.draw, 300, seed, "test"))
     tensors = {name: t.contiguous() for name, t in model.state_dict().items() if name.startswith(f"{task}.")}

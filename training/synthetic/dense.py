@@ -25,6 +25,7 @@ MARGIN = 2
 """Pixels around a patch's centre that must agree on its label."""
 THINNEST = 6
 """Pixels that the box of a thin glyph, such as 1, is widened to, so that its patches have a label."""
+PLAIN_SIZES = (22, 25, 28, 32)
 SIZES = (14, 16, 18, 20, 22, 25, 28, 32, 38, 45, 54, 64)
 
 WHAT = ("none", *SHAPES, *string.ascii_uppercase, *string.ascii_lowercase, *string.digits, *CHARACTERS_ZH)
@@ -37,13 +38,18 @@ CLASSES = {name: number for number, name in enumerate(WHAT)} | {twin: WHAT.index
 COLOUR_CLASSES = {name: number for number, name in enumerate(COLOURS)} | {"white": UNCLEAR, "grey": UNCLEAR}
 
 
-def dense_example(rng: random.Random, split: Split) -> tuple[Image.Image, np.ndarray, np.ndarray]:
+def dense_example(
+    rng: random.Random, split: Split, difficulty: float = 1.0
+) -> tuple[Image.Image, np.ndarray, np.ndarray]:
     """A picture of whole patches with about a slice's area; what and which colour covers the centre of
-    each patch: classes of WHAT and COLOURS, or UNCLEAR (int64 [rows * columns], row by row)."""
+    each patch: classes of WHAT and COLOURS, or UNCLEAR (int64 [rows * columns], row by row).
+
+    With less `difficulty`, 0 to 1, fewer pictures have glyphs of all sizes, or are tilted or blurred.
+    """
     ratio = math.exp(rng.uniform(math.log(0.62), math.log(1.6)))
     size = round(PATCHES * math.sqrt(ratio)) * PATCH, round(PATCHES / math.sqrt(ratio)) * PATCH
     kind = rng.random()
-    canvas = _Canvas(rng, split, size, dark=0.15 < kind < 0.3)
+    canvas = _Canvas(rng, split, size, dark=0.15 < kind < 0.3, plain=rng.random() >= difficulty)
     if kind > 0.6:
         canvas.things(rng.randint(1, 3) if kind < 0.8 else rng.randint(2, 6))
     if kind < 0.8:
@@ -55,8 +61,9 @@ def dense_example(rng: random.Random, split: Split) -> tuple[Image.Image, np.nda
 class _Canvas:
     """A picture and, upright as it is drawn, the class and the colour that owns each pixel."""
 
-    def __init__(self, rng: random.Random, split: Split, size: Size, dark: bool) -> None:
-        self.rng, self.split, self.size = rng, split, size
+    def __init__(self, rng: random.Random, split: Split, size: Size, dark: bool, plain: bool) -> None:
+        self.rng, self.split, self.size, self.plain = rng, split, size, plain
+        self.sizes = PLAIN_SIZES if plain else SIZES
         self.background = random_background(rng, dark)
         self.picture = Image.new("RGB", size, self.background.colour)
         self.owner = np.zeros((2, size[1], size[0]), dtype=np.int64)  # [what and colour, H, W]
@@ -83,7 +90,7 @@ class _Canvas:
     def lines(self) -> None:
         """Lines of text from top to bottom, up to 100 glyphs; all in one size or each in its own."""
         left, bottom, glyphs, most = 4, self.rng.randint(0, self.size[1] // 5), 0, self.rng.randint(20, 100)
-        sizes = [self.rng.choice(SIZES[1:])] if self.rng.random() < 0.5 else SIZES
+        sizes = (self.rng.choice(self.sizes),) if self.rng.random() < 0.5 else self.sizes
         language, ink = self._language(), self._ink()
         while glyphs < most:
             size = self.rng.choice(sizes)
@@ -104,16 +111,16 @@ class _Canvas:
         for _ in range(self.rng.randint(25, 80)):
             language = self._language()
             character = self.rng.choice(CHARACTERS_ZH if language == "zh" else string.ascii_letters + string.digits)
-            size = self.rng.choice(SIZES)
+            size = self.rng.choice(self.sizes)
             x, y = self.rng.randint(2, self.size[0] - size // 2), self.rng.randint(size, self.size[1])
             self._write(character, self.rng.choice(fonts(language, self.split)), size, x, y, self._ink())
 
     def finish(self) -> tuple[Image.Image, np.ndarray, np.ndarray]:
-        tilt = self.rng.uniform(-4, 4) if self.rng.random() < 0.5 else 0.0
+        tilt = self.rng.uniform(-4, 4) if self.rng.random() < 0.5 and not self.plain else 0.0
         picture = self.picture
         if tilt:
             picture = picture.rotate(tilt, Image.Resampling.BICUBIC, fillcolor=self.background.colour)
-        if self.rng.random() < 0.25:
+        if self.rng.random() < 0.25 and not self.plain:
             picture = picture.filter(ImageFilter.GaussianBlur(self.rng.uniform(0.3, 0.7)))
         what, colour = self._labels(tilt)
         return shade(picture, self.background), what, colour
