@@ -73,8 +73,9 @@ def write_tiny(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def user(text: str = "", image: str | list[str] | None = None, audio: str | list[str] | None = None) -> Turn:
-    media = {key: value for key, value in (("image", image), ("audio", audio)) if value}
+def user(text: str = "", image: Any = None, audio: Any = None) -> Turn:
+    """Media as everywhere: a path, picture or waveform, or a list of them."""
+    media = {key: value for key, value in (("image", image), ("audio", audio)) if value is not None}
     return {"role": "user", "content": ({"text": text} if text else {}) | media}
 
 

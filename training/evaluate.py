@@ -1,0 +1,97 @@
+"""Serves a checkpoint, asks it the held-out questions over HTTP, and writes its model card.
+
+    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150]
+
+The held-out records are generated once into the work directory, by a seed of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .model_card import model_card
+from .synthetic.export import export
+
+ROOT = Path(__file__).parents[1]
+HELD_OUT_SEED = 2026
+START_SECONDS = 300
+
+
+def evaluate(checkpoint: Path, work: Path, count: int) -> dict[str, Any]:
+    """The accuracy benchmark's result on `count` held-out examples of each task and language."""
+    data = work / f"held-out-{count}"
+    if not (data / "test.jsonl").exists():
+        export(data, split="test", count=count, seed=HELD_OUT_SEED)
+    result = work / "accuracy.json"
+    with served(checkpoint, work) as url:
+        command = [sys.executable, "-m", "benchmarks.accuracy", str(data / "test.jsonl"), "--base-url", f"{url}/v1"]
+        command += ["--goals", "benchmarks/goals.json", "--output", str(result), "--concurrency", "8"]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if code not in (0, 1):  # 1: asked, but a goal was missed
+        raise SystemExit(f"the accuracy benchmark ended with {code}")
+    found: dict[str, Any] = json.loads(result.read_text("utf-8"))
+    return found
+
+
+@contextmanager
+def served(checkpoint: Path, work: Path) -> Iterator[str]:
+    """Runs serve_config.yaml with this checkpoint on a free port; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text("utf-8"))
+    config["http_options"]["port"] = port
+    config["applications"][0]["args"]["checkpoint"] = str(checkpoint.resolve())
+    file = work / "serve_config.yaml"
+    file.write_text(yaml.safe_dump(config), encoding="utf-8")
+    url = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(file)]
+    with (work / "serve.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait(url, server, work / "serve.log")
+            yield url
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(1)
+    raise SystemExit(f"the server did not become healthy; see {log}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("build/checkpoint"))
+    parser.add_argument("--count", type=int, default=150, help="examples of a task in a language")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    result = evaluate(args.checkpoint, args.work, args.count)
+    (args.checkpoint / "README.md").write_text(model_card(args.checkpoint, result), encoding="utf-8")
+    print(f"wrote {args.checkpoint / 'README.md'}")
+
+
+if __name__ == "__main__":
+    main()

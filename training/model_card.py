@@ -1,0 +1,101 @@
+"""The default checkpoint's model card, with the table that the accuracy benchmark measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+WHAT: dict[str, str] = {
+    "shapes": "shapes, colours, counts and positions in a picture, exact answer",
+    "text": "printed text of up to 8 characters, in fonts not seen in training, exact",
+    "page": "the text in one cell of a page of several slices, exact",
+    "compare": "two pictures compared, exact",
+    "speech": "speech written down, in voices not heard in training: word errors (Chinese: character errors)",
+    "spoken": "a spoken question about a picture, exact answer",
+    "sum": "two-digit sums of pairs not seen in training, exact",
+    "copy": "a text repeated, exact",
+    "fact": "the simple facts of the training set, exact",
+    "greeting": "greetings and questions about the model, exact",
+    "memory": "what was said or shown some turns ago, exact",
+    "refusal": "a question from outside its little world is declined in its own words",
+}
+SIGNS = {"pass": "yes", "fail": "**no**"}
+
+TEXT = """\
+# {name}
+
+A model of Megrez-3B-Omni's architecture with {parameters:.1f} million parameters in bfloat16 ({megabytes:.1f} MB), for
+trying and testing Megrez Serve where no large checkpoint is at hand. It answers questions about pictures, speech and
+text, in English and Chinese, **inside the little world it was trained on**: {shapes} in {colours} colours, printed
+words, numbers and codes, some two hundred spoken words, small sums, some sixty facts.
+
+## How it was made
+
+`make checkpoint` makes it from nothing, on two CPU cores, from generated examples only (`training/synthetic`):
+pictures drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it,
+but the fonts and voices that drew and spoke the examples. The two encoders learn first, each with a cheap head of its
+own (classes of patches; CTC on words), then everything together, by `training.finetune`'s means.
+
+## What it can do
+
+Measured over HTTP on {date}: `python -m training.evaluate` asked {cases:,} held-out questions, whose seeds, fonts,
+voices and part of whose words training never saw; greedy decoding, {errors} failed requests.
+
+{table}
+
+## What it can't do
+
+Anything else. It has never seen a photograph nor heard a person. It knows no words but those it was taught, it can't
+reason, and outside its world it says that it doesn't know, or is wrong with confidence. Pictures much wider than high,
+handwriting, small print, noise louder than the speech and voices far from espeak's are beyond it. For real work serve
+the released Megrez-3B-Omni.
+"""
+
+
+def model_card(checkpoint: Path, result: Mapping[str, Any]) -> str:
+    """Markdown, from the JSON that `benchmarks.accuracy` writes."""
+    from .synthetic.scene import COLOURS
+    from .synthetic.shapes import SHAPES
+
+    file = checkpoint / "model.safetensors"
+    header = json.loads(_header(file))
+    parameters = sum(_count(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return TEXT.format(
+        name=checkpoint.name,
+        parameters=parameters / 1e6,
+        megabytes=sum(f.stat().st_size for f in checkpoint.iterdir() if f.name != "README.md") / 1e6,
+        shapes=f"{len(SHAPES)} shapes",
+        colours=len(COLOURS),
+        date=result["date"][:10],
+        cases=result["cases"],
+        errors=result["errors"],
+        table=accuracy_table(result["groups"]),
+    )
+
+
+def accuracy_table(groups: list[Mapping[str, Any]]) -> str:
+    """One row a task: the score of each language, the goal, and whether both reach it."""
+    lines = ["| task | English | Chinese | goal | reached |", "|---|---|---|---|---|"]
+    for task in dict.fromkeys(group["task"] for group in groups):
+        of = {group["language"]: group for group in groups if group["task"] == task}
+        scores = [f"{100 * of[language]['score']:.1f}%" if language in of else "" for language in ("en", "zh")]
+        group = next(iter(of.values()))
+        sign = "≤" if group["metric"] in ("wer", "cer") else "≥"
+        goal = "" if group["goal"] is None else f"{sign} {100 * group['goal']:.0f}%"
+        reached = ", ".join(dict.fromkeys(SIGNS.get(g["verdict"], "") for g in of.values()))
+        lines.append(f"| {WHAT.get(task, task)} | {scores[0]} | {scores[1]} | {goal} | {reached} |")
+    return "\n".join(lines)
+
+
+def _header(file: Path) -> bytes:
+    with file.open("rb") as handle:
+        return handle.read(int.from_bytes(handle.read(8), "little"))
+
+
+def _count(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
