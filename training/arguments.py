@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +41,6 @@ class DataArguments:
     max_slice_nums: int | None = field(default=None, metadata={"help": "most slices of a picture; else the checkpoint's"})
     scale_resolution: int | None = field(default=None, metadata={"help": "side of a slice in pixels; else the checkpoint's"})
     model_max_length: int | None = field(default=None, metadata={"help": "most tokens of a record; else the context"})
-    precision: str = field(default="auto", metadata={"help": "auto (bfloat16 where it is fast), bfloat16 or float32"})
     save_dtype: str = field(default="bfloat16", metadata={"help": "of the checkpoint that is written"})
     attention: str = field(default="auto", metadata={"help": "auto, torch or flash"})
     ema_decay: float = field(
@@ -58,7 +59,15 @@ class FinetuneArguments(TrainingArguments):
     logging_steps: float = field(default=1)
     save_total_limit: int | None = field(default=2)
     report_to: str = field(default="tensorboard")
+    precision: str = field(default="auto", metadata={"help": "auto (bfloat16 where it is fast), bfloat16 or float32"})
     resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint in output_dir, if any"})
+
+    def __post_init__(self) -> None:
+        # transformers takes these up here, so afterwards would be too late.
+        _one_of("precision", self.precision, PRECISIONS)
+        self.bf16 = trains_in_bfloat16() if self.precision == "auto" else self.precision == "bfloat16"
+        self.use_cpu = self.use_cpu or not torch.cuda.is_available()
+        super().__post_init__()
 
 
 Arguments = tuple[DataArguments, TuningArguments, FinetuneArguments]
@@ -68,39 +77,50 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     """`--config file.yaml` and options over it. Raises MegrezError for an unknown key or a bad value."""
     parser = HfArgumentParser((DataArguments, TuningArguments, FinetuneArguments))  # type: ignore[arg-type]
     parser.add_argument("--config", type=Path, help="YAML file with any of these options")
-    config, rest = _config(parser, argv)
-    known = {action.dest for action in parser._actions}
+    config, rest = _config(argv)
+    known = {action.dest for action in parser._actions} - {"help", "config"}
     unknown = sorted(set(config) - known)
     if unknown:
         raise MegrezError(f"unknown option(s) in the configuration: {', '.join(unknown)}")
-    # Values that YAML has typed already are defaults, which argparse doesn't convert again.
-    parser.set_defaults(**config)
-    data, tuning, training, _ = parser.parse_args_into_dataclasses(rest)
+    parser.set_defaults(**{name: value for name, value in config.items() if value in (None, [])})
+    try:
+        data, tuning, training, _ = parser.parse_args_into_dataclasses([*_words(config), *rest])
+    except ValueError as error:  # transformers' own checks
+        raise MegrezError(str(error)) from None
     return finish(data, tuning, training)
 
 
 def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Arguments:
-    """Checks what the dataclasses can't, and settles what is 'auto'."""
+    """Checks values, and sets what our data sets need of the trainer."""
     for name, value, allowed in (
         ("speech_text", data.speech_text, SPEECH_TEXT),
-        ("precision", data.precision, PRECISIONS),
         ("save_dtype", data.save_dtype, PRECISIONS[1:]),
     ):
-        if value not in allowed:
-            raise MegrezError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        _one_of(name, value, allowed)
     if not 0 <= data.ema_decay < 1 or not 0 <= data.eval_share < 1:
         raise MegrezError("ema_decay and eval_share must be at least 0 and under 1")
-    half = trains_in_bfloat16() if data.precision == "auto" else data.precision == "bfloat16"
-    training.bf16 = half
     training.remove_unused_columns = False
     training.prediction_loss_only = True
     training.label_names = ["labels"]
     return data, tuning, training
 
 
-def _config(parser: HfArgumentParser, argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
-    import argparse
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise MegrezError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
+
+def _words(config: dict[str, Any]) -> list[str]:
+    """A configuration as a command line has it: one way to read and check them both."""
+    words: list[str] = []
+    for name, value in config.items():
+        if value not in (None, []):
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name}", *(json.dumps(v) if isinstance(v, bool | dict) else str(v) for v in values)]
+    return words
+
+
+def _config(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--config", type=Path)
     known, rest = first.parse_known_args(argv)
@@ -114,6 +134,4 @@ def _config(parser: HfArgumentParser, argv: Sequence[str] | None) -> tuple[dict[
         raise MegrezError(f"{known.config}: not YAML ({error})") from None
     if not isinstance(config, dict):
         raise MegrezError(f"{known.config}: must hold options, one a line")
-    if not torch.cuda.is_available():
-        config.setdefault("use_cpu", True)
     return config, rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import Dataset
@@ -64,7 +64,7 @@ def prepare(
         kept.append(record)
         lengths.append(length)
     if problems:
-        raise DataError(problems)
+        raise DataError(list(dict.fromkeys(problems)))  # a record that counts twice is named once
     if long:
         more = f" and {len(long) - SHOWN} more" if len(long) > SHOWN else ""
         log.warning(
@@ -86,7 +86,7 @@ class Mixture(Dataset[Features]):
         self.places: list[tuple[RecordDataset, int]] = []
         for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
             rng = random.Random(f"{seed} {number}")
-            whole, rest = divmod(round(weight * len(part)), len(part))
+            whole, rest = divmod(max(round(weight * len(part)), 1), len(part))
             items = [*range(len(part))] * whole + rng.sample(range(len(part)), rest)
             self.places += [(part, item) for item in items]
         self.lengths = [part.lengths[item] for part, item in self.places]
@@ -99,18 +99,15 @@ class Mixture(Dataset[Features]):
         return part[item]
 
     def split(self, share: float, seed: int) -> tuple[Mixture, Mixture]:
-        """(for training, held out): `share` of the distinct records is held out, at least one."""
-        distinct = sorted({id(part.records[item]) for part, item in self.places}, key=self._order().__getitem__)
+        """(for training, held out): `share` of the lines is held out, at least one; all forms of a line together."""
+        distinct = list(dict.fromkeys(part.records[item].where for part, item in self.places))
         held = set(random.Random(seed).sample(distinct, max(round(share * len(distinct)), 1)))
         if len(held) == len(distinct):
             raise MegrezError(f"eval_share {share} leaves nothing to train on: there are {len(distinct)} records")
-        return self._where(lambda record: id(record) not in held), self._where(lambda record: id(record) in held)
+        return self._where(lambda record: record.where not in held), self._where(lambda record: record.where in held)
 
-    def _order(self) -> dict[int, int]:
-        return {id(part.records[item]): number for number, (part, item) in enumerate(self.places)}
-
-    def _where(self, wanted: object) -> Mixture:
+    def _where(self, wanted: Callable[[Record], bool]) -> Mixture:
         chosen = object.__new__(Mixture)
-        chosen.places = [(part, item) for part, item in self.places if wanted(part.records[item])]  # type: ignore[operator]
+        chosen.places = [(part, item) for part, item in self.places if wanted(part.records[item])]
         chosen.lengths = [part.lengths[item] for part, item in chosen.places]
         return chosen

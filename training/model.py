@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.config import ModelConfig
+from pipeline.errors import MegrezError
 from pipeline.model.attention import Attention, Packing, make_attention
 from pipeline.model.audio import AudioModel
 from pipeline.model.decoder import DecoderModel
@@ -91,11 +92,20 @@ class OmniForTraining(nn.Module):
             embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
         return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Layers keep their inputs only and compute again on the way back."""
-        options = {"use_reentrant": False} | (gradient_checkpointing_kwargs or {})
-        for layer in [*self.llm.model.layers, *self.vision.vpm.encoder.layers, *self.audio.audio.blocks]:
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, every_n_layers: int = 1, offload: bool = False
+    ) -> None:
+        """Layers keep their inputs only and compute again on the way back. transformers' Trainer calls it."""
+        if offload:
+            raise MegrezError("activation_checkpointing_kwargs: offload is not supported")
+        options = {"use_reentrant": False} | (activation_checkpointing_kwargs or {})
+        layers = [*self.llm.model.layers, *self.vision.vpm.encoder.layers, *self.audio.audio.blocks]
+        for layer in layers[::every_n_layers]:
             layer.forward = partial(checkpoint, layer.forward, **options)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Its name in earlier versions of transformers."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def _unused(self, media: Mapping[str, Any]) -> torch.Tensor | float:
         """Zero, but with a gradient to a trained encoder that this batch didn't use: when several

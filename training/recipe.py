@@ -31,9 +31,6 @@ from .tuning import TuningArguments
 log = logging.getLogger(__name__)
 
 DONE = "DONE"
-EVERYTHING = TuningArguments(
-    tune_vision_encoder=True, tune_vision_proj=True, tune_llm=True, tune_audio_encoder=True, tune_audio_proj=True
-)
 
 
 def run(recipe: dict[str, Any], work: Path) -> Path:
@@ -79,10 +76,15 @@ def _assemble(initial: Path, encoders: list[Path], output: Path) -> Path:
 
 
 def _together(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
-    """One mixture of tasks, every part trained."""
+    """One mixture of tasks; the projections and the language model are trained, the encoders if the stage says so."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
-    data = DataArguments(checkpoint=str(start), save_dtype=stage.get("save_dtype", "float32"), ema_decay=stage["ema_decay"])
-    data, tuning, training = finish(data, EVERYTHING, FinetuneArguments(**options))
+    dtype = stage.get("save_dtype", "float32")
+    data = DataArguments(checkpoint=str(start), save_dtype=dtype, ema_decay=stage["ema_decay"])
+    encoders = stage["tune_encoders"]
+    tuning = TuningArguments(
+        tune_vision_encoder=encoders, tune_vision_proj=True, tune_audio_encoder=encoders, tune_audio_proj=True
+    )
+    data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     size = training.max_steps * training.per_device_train_batch_size
     world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))
     train_on(world, None, data, tuning, training)

@@ -21,6 +21,7 @@ ROLES = ("system", "user", "assistant")
 MEDIA = ("image", "audio")
 SHOWN = 20
 """Problems that an error lists; it counts the others."""
+PATH_SHOWN = 200
 
 
 class DataError(MegrezError):
@@ -34,7 +35,7 @@ class DataError(MegrezError):
 
 @dataclass(frozen=True)
 class Record:
-    """`where` is 'file:line'. Media are absolute paths."""
+    """`where` is 'file:line', the same for all forms of one line. Media are paths that exist."""
 
     where: str
     conversations: list[dict[str, Any]]
@@ -47,15 +48,15 @@ def read_records(file: Path, media_root: Path | None = None) -> list[Record]:
     root = media_root or file.parent
     records: list[Record] = []
     problems: list[str] = []
-    with file.open(encoding="utf-8", errors="replace") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             where = f"{file}:{number}"
             try:
-                value = json.loads(line)
+                value = json.loads(line.decode("utf-8"))
             except ValueError as error:
-                problems.append(f"{where}: not JSON ({error})")
+                problems.append(f"{where}: not JSON in UTF-8 ({error})")
                 continue
             found = list(_problems(value, root))
             problems += [f"{where}: {problem}" for problem in found]
@@ -76,7 +77,7 @@ def speech_alone(record: Record) -> Record:
         if turn["role"] == "user" and content.get("audio"):
             content = {key: value for key, value in content.items() if key != "text"}
         turns.append({"role": turn["role"], "content": content})
-    return Record(f"{record.where} (speech alone)", turns)
+    return Record(record.where, turns)
 
 
 def has_text_beside_speech(record: Record) -> bool:
@@ -134,5 +135,12 @@ def _content_problems(content: Mapping[str, Any], role: Any, root: Path) -> Iter
         for path in paths:
             if not isinstance(path, str):
                 yield f"{kind} must be a path or a list of paths, not {type(path).__name__}"
-            elif not (root / path).is_file():
-                yield f"{kind}: {root / path} is missing"
+            elif not _is_file(root / path):
+                yield f"{kind}: {str(root / path)[:PATH_SHOWN]} is missing"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long for a name: data in place of a path
+        return False

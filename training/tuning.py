@@ -57,6 +57,7 @@ def apply_tuning(model: OmniForTraining, tuning: TuningArguments) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(getattr(tuning, part_of(name)))
     if tuning.use_lora:
+        _check_targets(model, tuning)
         tuned = [p for name, p in model.named_parameters() if p.requires_grad and part_of(name) != "tune_llm"]
         inject_adapter_in_model(_lora_config(tuning), model, adapter_name=ADAPTER)
         for parameter in tuned:  # peft freezes all but its own
@@ -89,6 +90,14 @@ def save_adapters(model: OmniForTraining, tuning: TuningArguments, base: Path, o
     state = get_peft_model_state_dict(model, adapter_name=ADAPTER)
     tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in state.items()}
     save_file(tensors, output / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _check_targets(model: OmniForTraining, tuning: TuningArguments) -> None:
+    modules = model.llm.model.layers[0].named_modules()
+    known = sorted(name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear))
+    unknown = sorted(set(tuning.lora_target_modules) - set(known))
+    if unknown or not tuning.lora_target_modules:
+        raise MegrezError(f"lora_target_modules can be {', '.join(known)}, not {', '.join(unknown) or 'nothing'}")
 
 
 def _lora_config(tuning: TuningArguments) -> LoraConfig:

@@ -123,7 +123,7 @@ def test_checkpointed_layers_give_the_same(features: dict[str, Features], model:
     batch = collate(list(features.values()))
     loss, grads = gradients(model, batch)
     kept = saved_bytes(model, batch)
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     assert saved_bytes(model, batch) < kept / 2
     again, computed = gradients(model, batch)
     assert again == pytest.approx(loss, rel=1e-6)
@@ -152,6 +152,8 @@ def test_an_encoder_without_media_gets_a_gradient_of_zero(
     idle = {parameter for parameter, grad in grads.items() if not grad.any()}
     assert {parameter for parameter in grads if parameter.startswith(unused)} <= idle
     assert not any(parameter.startswith("llm.") for parameter in idle)
+    for prefix, output in (("vision.", "vision.resampler.proj"), ("audio.", "audio.audio.proj.weight")):
+        assert (output in idle) == (prefix in unused)
 
 
 def test_a_frozen_encoder_without_media_gets_none(features: dict[str, Features], model: OmniForTraining) -> None:

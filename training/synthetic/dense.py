@@ -21,10 +21,11 @@ from .vocabulary import CASELESS, CHARACTERS_ZH
 PATCH = 14
 PATCHES = 16  # the root of their number
 UNCLEAR = -100  # the label that a loss ignores
-MARGIN = 2
+MARGIN = 1
 """Pixels around a patch's centre that must agree on its label."""
 THINNEST = 6
-"""Pixels that the box of a thin glyph, such as 1, is widened to, so that its patches have a label."""
+"""Pixels that the box of a thin glyph, such as 1, is widened to. Each box is also widened by a sixth of the
+font's size where nothing else stands, so that most patches of a page have a label."""
 PLAIN_SIZES = (22, 25, 28, 32)
 SIZES = (14, 16, 18, 20, 22, 25, 28, 32, 38, 45, 54, 64)
 
@@ -67,6 +68,7 @@ class _Canvas:
         self.background = random_background(rng, dark)
         self.picture = Image.new("RGB", size, self.background.colour)
         self.owner = np.zeros((2, size[1], size[0]), dtype=np.int64)  # [what and colour, H, W]
+        self.inked = np.zeros((size[1], size[0]), dtype=bool)  # boxes that are taken
 
     def things(self, count: int) -> None:
         for thing in random_scene(self.rng, count, size=self.size, sides=(18, 75)).things:
@@ -76,6 +78,7 @@ class _Canvas:
             classes = np.array([CLASSES[thing.shape], COLOUR_CLASSES[thing.colour]])
             region = self.owner[:, top:bottom, left:right]
             region[:, np.asarray(mask) > 127] = classes[:, None]
+            self.inked[top:bottom, left:right] = True
 
     def one_line(self) -> None:
         text = self._text(8)
@@ -88,19 +91,19 @@ class _Canvas:
         self._write(text, font, size, round(self.rng.uniform(2, max(room - 2, 3))), top, self._ink())
 
     def lines(self) -> None:
-        """Lines of text from top to bottom, up to 100 glyphs; all in one size or each in its own."""
-        left, bottom, glyphs, most = 4, self.rng.randint(0, self.size[1] // 5), 0, self.rng.randint(20, 100)
+        """Lines of text from top to bottom, up to 200 glyphs; all in one size or each in its own."""
+        left, bottom, glyphs, most = 4, self.rng.randint(0, self.size[1] // 8), 0, self.rng.randint(60, 200)
         sizes = (self.rng.choice(self.sizes),) if self.rng.random() < 0.5 else self.sizes
         language, ink = self._language(), self._ink()
         while glyphs < most:
             size = self.rng.choice(sizes)
-            bottom += round(size * self.rng.uniform(1.05, 1.5))
+            bottom += round(size * self.rng.uniform(1.05, 1.35))
             if bottom > self.size[1] - 2:
                 break
             language = language if self.rng.random() < 0.7 else self._language()
             ink = ink if self.rng.random() < 0.7 else self._ink()
             font = self.rng.choice(fonts(language, self.split))
-            x = left + self.rng.randint(0, 20)
+            x = left + self.rng.randint(0, 8)
             while x < self.size[0] - size and glyphs < most:
                 text = self._text(6, language)
                 x = self._write(text, font, size, x, bottom, ink) + size // 3
@@ -108,7 +111,7 @@ class _Canvas:
 
     def scatter(self) -> None:
         """Single glyphs of all fonts, sizes and colours."""
-        for _ in range(self.rng.randint(25, 80)):
+        for _ in range(self.rng.randint(50, 160)):
             language = self._language()
             character = self.rng.choice(CHARACTERS_ZH if language == "zh" else string.ascii_letters + string.digits)
             size = self.rng.choice(self.sizes)
@@ -147,16 +150,17 @@ class _Canvas:
             x += advance
             if self._free(box):
                 self.picture.paste(ink[1], box, mask)
-                wide, high = (max(THINNEST - side + 1, 0) // 2 for side in mask.size)
-                region = self.owner[:, box[1] - high : box[3] + high, max(box[0] - wide, 0) : box[2] + wide]
-                region[:] = np.array([CLASSES[character], COLOUR_CLASSES[ink[0]]])[:, None, None]
+                self.inked[box[1] : box[3], box[0] : box[2]] = True
+                wide, high = (max((THINNEST - side + 1) // 2, size // 6) for side in mask.size)
+                region = self.owner[:, max(box[1] - high, 0) : box[3] + high, max(box[0] - wide, 0) : box[2] + wide]
+                classes = np.array([CLASSES[character], COLOUR_CLASSES[ink[0]]])
+                region[:, region[0] == 0] = classes[:, None]
         return x
 
     def _free(self, box: Box) -> bool:
         if box[0] < 1 or box[1] < 1 or box[2] >= self.size[0] or box[3] >= self.size[1]:
             return False
-        middle = self.owner[0, box[1] + 1 : box[3] - 1, box[0] + 1 : box[2] - 1]
-        return not middle.any()
+        return not self.inked[box[1] + 1 : box[3] - 1, box[0] + 1 : box[2] - 1].any()
 
     def _ink(self) -> tuple[str, tuple[int, int, int]]:
         return random_ink(self.rng, self.background)

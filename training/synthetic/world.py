@@ -18,6 +18,7 @@ from .lettering import lettering_example
 from .memory import memory_example
 from .outside import refusal_example
 from .page import page_example
+from .reading import reading_example
 from .scene_questions import scene_example
 from .smalltalk import greeting_example
 
@@ -36,13 +37,15 @@ TASKS: dict[str, Generator] = {
     "refusal": refusal_example,
 }
 
+TRAINING_ONLY: dict[str, Generator] = {"reading": reading_example}
+
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
 def example(task: str, seed: int | str, index: int, split: Split, language: Language | None = None) -> Example:
     """Example `index` of a task: the same for the same arguments."""
     rng = random.Random(f"{seed} {split} {task} {index}")
-    return TASKS[task](rng, language or rng.choice(LANGUAGES), split)
+    return (TASKS | TRAINING_ONLY)[task](rng, language or rng.choice(LANGUAGES), split)
 
 
 class World(Dataset[Features]):
@@ -51,7 +54,7 @@ class World(Dataset[Features]):
     def __init__(
         self, weights: Mapping[str, float], size: int, seed: int, featurise: Callable[..., Features] | Featuriser
     ) -> None:
-        unknown = set(weights) - set(TASKS)
+        unknown = set(weights) - set(TASKS) - set(TRAINING_ONLY)
         if unknown:
             raise ValueError(f"unknown task(s) {', '.join(sorted(unknown))}; known are {', '.join(TASKS)}")
         self.names, self.weights = list(weights), list(weights.values())
