@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -38,11 +38,14 @@ class DataArguments:
         default="keep",
         metadata={"help": "a text beside a recording is kept, dropped, or both: the record counts twice"},
     )
-    max_slice_nums: int | None = field(default=None, metadata={"help": "most slices of a picture; else the checkpoint's"})
-    scale_resolution: int | None = field(default=None, metadata={"help": "side of a slice in pixels; else the checkpoint's"})
+    max_slice_nums: int | None = field(default=None, metadata={"help": "most slices of a picture; else as before"})
+    scale_resolution: int | None = field(default=None, metadata={"help": "side of a slice in pixels; else as before"})
     model_max_length: int | None = field(default=None, metadata={"help": "most tokens of a record; else the context"})
     save_dtype: str = field(default="bfloat16", metadata={"help": "of the checkpoint that is written"})
     attention: str = field(default="auto", metadata={"help": "auto, torch or flash"})
+    muon: bool = field(
+        default=False, metadata={"help": "Muon at ten times learning_rate for the layers' matrices, AdamW for the rest"}
+    )
     ema_decay: float = field(
         default=0.0, metadata={"help": "an exponential average of the weights is saved instead of the last; 0: off"}
     )
@@ -73,9 +76,15 @@ class FinetuneArguments(TrainingArguments):
 Arguments = tuple[DataArguments, TuningArguments, FinetuneArguments]
 
 
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """argparse would print two hundred options and exit."""
+        raise MegrezError(message)
+
+
 def parse(argv: Sequence[str] | None = None) -> Arguments:
     """`--config file.yaml` and options over it. Raises MegrezError for an unknown key or a bad value."""
-    parser = HfArgumentParser((DataArguments, TuningArguments, FinetuneArguments))  # type: ignore[arg-type]
+    parser = _Parser((DataArguments, TuningArguments, FinetuneArguments), allow_abbrev=False)  # type: ignore[arg-type]
     parser.add_argument("--config", type=Path, help="YAML file with any of these options")
     config, rest = _config(argv)
     known = {action.dest for action in parser._actions} - {"help", "config"}
@@ -102,6 +111,8 @@ def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArgum
     training.remove_unused_columns = False
     training.prediction_loss_only = True
     training.label_names = ["labels"]
+    if training.ddp_find_unused_parameters is None:
+        training.ddp_find_unused_parameters = False  # the model brings a gradient for each, always
     return data, tuning, training
 
 
@@ -121,7 +132,7 @@ def _words(config: dict[str, Any]) -> list[str]:
 
 
 def _config(argv: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
-    first = argparse.ArgumentParser(add_help=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", type=Path)
     known, rest = first.parse_known_args(argv)
     if known.config is None:

@@ -72,7 +72,9 @@ class Featuriser:
                 media.append(ImageEmbeds(_shape(len(sliced.slices), self.config.vision.query_num), sliced.grid))
             middle = len(media)
             for source in listed(content.get("audio")):
-                spans = [audio_processing.log_mel(part, self.config.audio_processor) for part in self._stretches(source)]
+                spans = [
+                    audio_processing.log_mel(part, self.config.audio_processor) for part in self._stretches(source)
+                ]
                 mels += spans
                 tokens = tuple(self._span(mel.shape[1] // 2) for mel in spans)
                 media.append(AudioEmbeds(_shape(sum(tokens)), tokens))
@@ -96,7 +98,9 @@ class Featuriser:
                 continue
             before = build_prompt(self.tokenizer, messages[:number], media).token_ids
             if list(ids[: len(before)]) != list(before):
-                raise InvalidRequest("the chat template lays earlier turns out differently when more follow", "messages")
+                raise InvalidRequest(
+                    "the chat template lays earlier turns out differently when more follow", "messages"
+                )
             end = ids.index(stop, len(before)) if stop in ids[len(before) :] else len(ids) - 1
             for i in range(len(before), end + 1):
                 labels[i - 1] = ids[i]

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -28,6 +27,7 @@ from .collator import collate
 from .dataset import Mixture, RecordDataset, prepare
 from .features import Featuriser
 from .model import OmniForTraining
+from .muon import MuonAdamW
 from .records import read_records
 from .saving import save_released
 from .trainer import ExponentialAverage, OmniTrainer
@@ -66,6 +66,9 @@ def train_on(
         training.eval_strategy = training.save_strategy
         training.eval_steps = training.save_steps
     average = ExponentialAverage(data.ema_decay) if data.ema_decay else None
+    optimizer = None
+    if data.muon:
+        optimizer = MuonAdamW(model.named_parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     trainer = OmniTrainer(
         model,
         training,
@@ -73,6 +76,7 @@ def train_on(
         train_dataset=train,
         eval_dataset=held,
         callbacks=[average] if average else None,
+        optimizers=(optimizer, None),
     )
     output = Path(training.output_dir)
     last = get_last_checkpoint(str(output)) if training.resume and output.is_dir() else None
@@ -111,9 +115,7 @@ def save(
 def image_processor(data: DataArguments) -> ImageProcessorConfig:
     """How pictures are cut: the checkpoint's way, with what the arguments change."""
     changes: dict[str, Any] = {
-        name: value
-        for name in ("max_slice_nums", "scale_resolution")
-        if (value := getattr(data, name)) is not None
+        name: value for name in ("max_slice_nums", "scale_resolution") if (value := getattr(data, name)) is not None
     }
     return replace(ModelConfig.from_pretrained(_checkpoint(data)).image_processor, **changes)
 

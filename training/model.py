@@ -22,6 +22,8 @@ from pipeline.model.weights import load_stage
 
 from .attention import MatmulAttention
 
+HEAD = "llm.lm_head.weight"
+
 IGNORED = -100
 """The label of a position that no loss is taken at (torch's cross_entropy default)."""
 
@@ -36,6 +38,7 @@ class OmniForTraining(nn.Module):
         self.model_config = model_config
         self.llm, self.vision, self.audio = llm, vision, audio
         self.register_state_dict_post_hook(_without_tied)
+        self.register_load_state_dict_post_hook(_tied_is_not_missing)
 
     @classmethod
     def from_config(cls, config: ModelConfig, attention: Attention) -> OmniForTraining:
@@ -93,7 +96,10 @@ class OmniForTraining(nn.Module):
         return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
 
     def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, every_n_layers: int = 1, offload: bool = False
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
     ) -> None:
         """Layers keep their inputs only and compute again on the way back. transformers' Trainer calls it."""
         if offload:
@@ -110,7 +116,9 @@ class OmniForTraining(nn.Module):
     def _unused(self, media: Mapping[str, Any]) -> torch.Tensor | float:
         """Zero, but with a gradient to a trained encoder that this batch didn't use: when several
         processes train together, each must bring a gradient for every parameter."""
-        absent = [stage for stage, used in ((self.vision, len(media["slice_sizes"])), (self.audio, media["mels"])) if not used]
+        absent = [
+            stage for stage, used in ((self.vision, len(media["slice_sizes"])), (self.audio, media["mels"])) if not used
+        ]
         trained = [p for stage in absent for p in stage.parameters() if p.requires_grad]
         return sum((p.sum() * 0.0 for p in trained), 0.0)
 
@@ -131,4 +139,9 @@ def _slices(patches: torch.Tensor, sizes: torch.Tensor) -> list[PatchedSlice]:
 def _without_tied(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
     """A tied head is stored once, as the embeddings."""
     if module.model_config.decoder.tie_word_embeddings:  # type: ignore[union-attr]
-        state.pop(f"{prefix}llm.lm_head.weight", None)
+        state.pop(f"{prefix}{HEAD}", None)
+
+
+def _tied_is_not_missing(module: nn.Module, result: Any) -> None:
+    if module.model_config.decoder.tie_word_embeddings:  # type: ignore[union-attr]
+        result.missing_keys[:] = [name for name in result.missing_keys if not name.endswith(HEAD)]

@@ -79,7 +79,7 @@ def _together(stage: dict[str, Any], start: Path, output: Path, seed: int) -> No
     """One mixture of tasks; the projections and the language model are trained, the encoders if the stage says so."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
     dtype = stage.get("save_dtype", "float32")
-    data = DataArguments(checkpoint=str(start), save_dtype=dtype, ema_decay=stage["ema_decay"])
+    data = DataArguments(checkpoint=str(start), save_dtype=dtype, muon=True, ema_decay=stage["ema_decay"])
     encoders = stage["tune_encoders"]
     tuning = TuningArguments(
         tune_vision_encoder=encoders, tune_vision_proj=True, tune_audio_encoder=encoders, tune_audio_proj=True

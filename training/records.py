@@ -105,7 +105,7 @@ def _problems(value: Any, root: Path) -> Iterable[str]:
             return
         roles.append(turn.get("role"))
         if roles[-1] not in ROLES:
-            yield f'{at}.role must be one of {", ".join(ROLES)}, not {roles[-1]!r}'
+            yield f"{at}.role must be one of {', '.join(ROLES)}, not {roles[-1]!r}"
         content = turn.get("content")
         if isinstance(content, str):
             content = {"text": content}

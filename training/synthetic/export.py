@@ -43,7 +43,8 @@ def _turns(made: Example, root: Path, name: str) -> list[dict[str, Any]]:
         content = dict(turn["content"])
         for kind in ("image", "audio"):
             paths = [
-                _write(medium, root, f"media/{name}-{number}-{place}") for place, medium in enumerate(listed(content.pop(kind, None)))
+                _write(medium, root, f"media/{name}-{number}-{place}")
+                for place, medium in enumerate(listed(content.pop(kind, None)))
             ]
             if paths:
                 content[kind] = paths[0] if len(paths) == 1 else paths

@@ -10,9 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .example import Example, Language, Split, assistant, user
 from .fonts import Font, fonts, load
-from .scene import SLICE, COLOURS, Background, Colour, jittered, random_background, random_size, shade
+from .scene import COLOURS, SLICE, Background, Colour, jittered, random_background, random_size, shade
 from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN, words
-
 
 NARROWEST_LATIN, NARROWEST_ZH = 13, 20
 LARGEST = 120  # em

@@ -11,7 +11,6 @@ from PIL import Image
 
 from .example import Example, Language, Split, assistant, user
 from .fonts import fonts
-
 from .lettering import line_mask, random_ink, random_text
 from .scene import random_background, random_size, shade
 
@@ -26,7 +25,9 @@ SMALLEST, LARGEST = 0.085, 0.2  # of the root of the picture's area, in em
 def reading_example(rng: random.Random, language: Language, split: Split) -> Example:
     """A picture with 2 to 6 lines; the answer has them, a line each."""
     picture, lines = random_lines(rng, language, split)
-    return Example("reading", language, [user(rng.choice(QUESTIONS[language]), image=picture), assistant("\n".join(lines))])
+    return Example(
+        "reading", language, [user(rng.choice(QUESTIONS[language]), image=picture), assistant("\n".join(lines))]
+    )
 
 
 def random_lines(rng: random.Random, language: Language, split: Split) -> tuple[Image.Image, list[str]]:

@@ -1,0 +1,136 @@
+"""Fine-tuning from the command line to a checkpoint that is served."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.omni import Omni
+from training.finetune import main
+from training.trainer import EMA_FILE
+
+from .runs import ALL_PARTS, history, run, weights, words, write_varied
+from .tiny import PREPROCESSOR, assistant, user, write_picture, write_records, write_tone
+
+QUESTION = "What do you see and hear?"
+
+
+@pytest.fixture
+def varied(tmp_path: Path) -> Path:
+    return write_varied(tmp_path, 12)
+
+
+def test_what_is_written_is_served(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    run(tiny_path, varied, output, max_steps=2, max_slice_nums=2, save_dtype="bfloat16")
+    before, after = load_file(tiny_path / "model.safetensors"), weights(output)
+    assert {name: tensor.shape for name, tensor in after.items()} == {name: t.shape for name, t in before.items()}
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name].bfloat16(), after[name])}
+    assert changed == {"llm"}
+    for file in tiny_path.iterdir():
+        if file.suffix in (".json", ".jinja") and file.name != "preprocessor_config.json":
+            assert (output / file.name).read_bytes() == file.read_bytes()
+    assert json.loads((output / "preprocessor_config.json").read_text()) == PREPROCESSOR | {"max_slice_nums": 2}
+    omni = Omni.from_pretrained(output)
+    answer = omni.chat([user(QUESTION, tmp_path / "red.png", tmp_path / "low.wav")], max_tokens=4, ignore_eos=True)
+    assert isinstance(answer, str)
+
+
+def test_answers_are_learned_word_for_word(tiny_path: Path, tmp_path: Path) -> None:
+    """One question four times: only the picture and the recording tell what the answer is."""
+    pictures = {"a red square": write_picture(tmp_path / "red.png", "red")}
+    pictures["one green shape"] = write_picture(tmp_path / "green.png", "green", (60, 90))
+    tones = {"a low tone": write_tone(tmp_path / "low.wav", 250), "then a high one": write_tone(tmp_path / "high.wav", 1500, 0.6)}
+    cases = [(pictures[seen], tones[heard], f"{seen}, {heard}") for seen, heard in product(pictures, tones)]
+    records = [[user(QUESTION, picture, sound), assistant(answer)] for picture, sound, answer in cases]
+    run(
+        tiny_path,
+        write_records(tmp_path / "records.jsonl", records),
+        tmp_path / "output",
+        max_steps=50,
+        learning_rate=3e-3,
+        per_device_train_batch_size=4,
+        save_dtype="bfloat16",
+        save_only_model=True,
+        **ALL_PARTS,
+    )
+    omni = Omni.from_pretrained(tmp_path / "output")
+    for picture, sound, answer in cases:
+        said = omni.chat([user(QUESTION, tmp_path / picture, tmp_path / sound)], max_tokens=40)
+        assert said == answer
+
+
+def test_adapters_are_merged_and_kept(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    run(tiny_path, varied, output, max_steps=2, use_lora=True, lora_r=4, learning_rate=1e-2)
+    before, after = weights(tiny_path), weights(output)
+    assert after.keys() == before.keys()
+    kinds = {name.split(".")[-2] for name in before if not torch.equal(before[name], after[name])}
+    assert kinds == {"q_proj", "k_proj", "v_proj"}
+    adapter = json.loads((output / "adapter" / "adapter_config.json").read_text())
+    assert (adapter["peft_type"], adapter["r"], adapter["base_model_name_or_path"]) == ("LORA", 4, str(tiny_path))
+    assert len(load_file(output / "adapter" / "adapter_model.safetensors")) == 2 * 3 * 2  # layers, targets, halves
+
+
+def test_an_average_is_written_in_place_of_the_last_weights(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    run(tiny_path, varied, output, max_steps=3, learning_rate=1e-3, ema_decay=0.9)
+    average, last = (load_file(output / "checkpoint-3" / name) for name in (EMA_FILE, "model.safetensors"))
+    assert {name for name in last if name.startswith("llm.")} == set(average)
+    for name, tensor in weights(output).items():
+        assert torch.equal(tensor, average.get(name, last[name]))
+        assert torch.equal(tensor, last[name]) == (name not in average)
+
+
+@pytest.mark.parametrize("way", ["share", "files", "by length"])
+def test_held_out_records_are_evaluated(way: str, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    held = write_records(tmp_path / "held.jsonl", [[user("x"), assistant("y")]])
+    options = {
+        "share": {"eval_share": 0.25},
+        "files": {"eval_files": held},
+        "by length": {"eval_share": 0.25, "train_sampling_strategy": "group_by_length"},
+    }[way]
+    run(tiny_path, varied, tmp_path / "output", max_steps=4, save_steps=2, **options)
+    evaluated = {entry["step"]: entry["eval_loss"] for entry in history(tmp_path / "output") if "eval_loss" in entry}
+    assert evaluated.keys() == {2, 4}
+    assert evaluated[4] != evaluated[2]
+    assert all(0 < loss < 20 for loss in evaluated.values())
+
+
+def test_recomputing_layers_changes_nothing(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    options = {"max_steps": 3, "learning_rate": 1e-3, **ALL_PARTS}
+    plain = run(tiny_path, varied, tmp_path / "plain", **options)
+    assert run(tiny_path, varied, tmp_path / "again", activation_checkpointing=True, **options) == pytest.approx(plain)
+
+
+def test_bfloat16_is_computed_in(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    exact = run(tiny_path, varied, tmp_path / "exact", max_steps=2)
+    rough = run(tiny_path, varied, tmp_path / "rough", max_steps=2, precision="bfloat16")
+    assert rough != pytest.approx(exact, rel=1e-6)
+    assert rough == pytest.approx(exact, rel=1e-2)
+
+
+def test_nothing_is_trained_when_something_is_wrong(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"conversations": []}\n')
+    good = write_records(tmp_path / "good.jsonl", [[user("x"), assistant("y")]])
+    cases = [
+        ({"checkpoint": tmp_path / "none", "train_files": good}, f"checkpoint {tmp_path / 'none'}: no such directory"),
+        ({"train_files": good}, "checkpoint names no directory"),
+        ({"checkpoint": tiny_path}, "train_files names no file"),
+        ({"checkpoint": tiny_path, "train_files": tmp_path / "bad.jsonl"}, "bad.jsonl:1: "),
+        ({"checkpoint": tiny_path, "train_files": good, "tune_llm": False}, "every part is frozen"),
+        ({"checkpoint": tiny_path, "train_files": good, "train_weights": [1, 2]}, "1 data files need as many weights"),
+        ({"checkpoint": tiny_path, "train_files": good, "eval_share": 0.5}, "leaves nothing to train on"),
+    ]
+    for options, said in cases:
+        with pytest.raises(SystemExit) as caught:
+            main(words(output_dir=tmp_path / "output", **options))
+        assert str(caught.value).startswith("error: ")
+        assert said in str(caught.value)
+    assert not (tmp_path / "output").exists()

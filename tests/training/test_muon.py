@@ -1,0 +1,77 @@
+"""Muon and AdamW as one optimizer."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from training.muon import MuonAdamW
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 8)
+        self.body = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])})
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        return list(self.body["layers"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x = x + layer(x).relu()
+        return self.frozen(x)
+
+
+def step(net: Net, optimizer: MuonAdamW, seed: int) -> None:
+    x = torch.randn(16, 4, generator=torch.Generator().manual_seed(seed))
+    optimizer.zero_grad()
+    (net(x) - 1).square().mean().backward()
+    optimizer.step()
+
+
+def test_matrices_of_layers_go_to_muon_and_the_rest_to_adamw() -> None:
+    net = Net()
+    adamw, muon = MuonAdamW(net.named_parameters(), lr=1e-3).parts
+    assert {id(p) for p in muon.param_groups[0]["params"]} == {id(layer.weight) for layer in net.layers}
+    others = [*net.embed.parameters(), *(layer.bias for layer in net.layers)]
+    assert {id(p) for p in adamw.param_groups[0]["params"]} == {id(p) for p in others}
+
+
+def test_a_schedule_moves_both() -> None:
+    net = Net()
+    optimizer = MuonAdamW(net.named_parameters(), lr=1e-3, muon_ratio=5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.5)
+    assert [part.param_groups[0]["lr"] for part in optimizer.parts] == [0.5e-3, 2.5e-3]
+    assert schedule.get_last_lr() == [0.5e-3, 2.5e-3]
+
+
+def test_resuming_from_its_state_makes_the_same_steps() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = MuonAdamW(net.named_parameters(), lr=1e-2)
+    for seed in range(3):
+        step(net, optimizer, seed)
+    twin = copy.deepcopy(net)
+    resumed = MuonAdamW(twin.named_parameters(), lr=1e-2)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for seed in range(3, 6):
+        step(net, optimizer, seed)
+        step(twin, resumed, seed)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_the_loss_falls() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = MuonAdamW(net.named_parameters(), lr=1e-2)
+    x = torch.randn(64, 4)
+    before = (net(x) - 1).square().mean().item()
+    for seed in range(30):
+        step(net, optimizer, seed)
+    assert (net(x) - 1).square().mean().item() < before / 2

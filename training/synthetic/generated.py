@@ -1,0 +1,34 @@
+"""Generated examples as a data set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from .example import Split
+
+
+@dataclass
+class Generated(Dataset[Any]):
+    """Example i is drawn from the seed and i: nothing is stored, and a resumed run sees the same.
+
+    In training the first half grows in difficulty from 0 to 1.
+    """
+
+    draw: Callable[[random.Random, Split, float], Any]  # the last is the difficulty
+    size: int
+    seed: int
+    split: Split
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        difficulty = min(2 * index / self.size, 1.0) if self.split == "train" else 1.0
+        return self.draw(random.Random(f"{self.seed} {self.split} {index}"), self.split, difficulty)
