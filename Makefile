@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup serve test check lint checkpoint clean
+.PHONY: setup serve test check lint checkpoint fonts clean
 
 setup: $(VENV)/.installed
 
@@ -29,6 +29,13 @@ check: lint test
 
 checkpoint: setup
 	$(BIN)/python -m training.recipe training/configs/default_checkpoint.yaml
+
+# The Debian packages that pictures with print are drawn with: for `make checkpoint`, and tests that are skipped without.
+fonts:
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-open-sans \
+		fonts-lato fonts-roboto-unhinted fonts-noto-core fonts-noto-cjk fonts-wqy-zenhei fonts-wqy-microhei \
+		fonts-arphic-uming fonts-arphic-gbsn00lp fonts-arphic-gkai00mp
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

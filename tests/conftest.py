@@ -33,6 +33,7 @@ settings.register_profile(
 settings.load_profile("megrez")
 
 ROOT = Path(__file__).parent.parent
+TEXT = ROOT / "training" / "text"
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +46,8 @@ def mini_path() -> Path:
 def golden_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden checkpoint, with a tokenizer that fits its vocabulary of 512."""
     tokenizer = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(512).save_pretrained(tokenizer)
+    lines = [line for file in sorted(TEXT.glob("*.txt")) for line in file.read_text("utf-8").splitlines()]
+    train_tokenizer(512, lines).save_pretrained(tokenizer)
     return write_golden(tmp_path_factory.mktemp("golden"), tokenizer)
 
 

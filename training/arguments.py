@@ -66,6 +66,7 @@ class FinetuneArguments(TrainingArguments):
     resume: bool = field(default=True, metadata={"help": "go on from the last checkpoint in output_dir, if any"})
 
     def __post_init__(self) -> None:
+        self.use_cpu: bool
         # transformers takes these up here, so afterwards would be too late.
         _one_of("precision", self.precision, PRECISIONS)
         self.bf16 = trains_in_bfloat16() if self.precision == "auto" else self.precision == "bfloat16"
@@ -84,7 +85,7 @@ class _Parser(HfArgumentParser):
 
 def parse(argv: Sequence[str] | None = None) -> Arguments:
     """`--config file.yaml` and options over it. Raises MegrezError for an unknown key or a bad value."""
-    parser = _Parser((DataArguments, TuningArguments, FinetuneArguments), allow_abbrev=False)  # type: ignore[arg-type]
+    parser = _Parser((DataArguments, TuningArguments, FinetuneArguments), allow_abbrev=False)
     parser.add_argument("--config", type=Path, help="YAML file with any of these options")
     config, rest = _config(argv)
     known = {action.dest for action in parser._actions} - {"help", "config"}

@@ -26,8 +26,8 @@ class MatmulAttention(TorchAttention):
             within = torch.arange(int(lengths.max()))
             inside = within < lengths[:, None]  # [sequences, longest]
             rows = (starts[group][:, None] + within).clamp(max=len(q) - 1)  # padding repeats other tokens
-            picked = (x.index_select(0, rows.flatten()).unflatten(0, rows.shape) for x in (q, k, v))
-            out = _attend(*picked, None if inside.all() else inside, causal)
+            a, b, c = (x.index_select(0, rows.flatten()).unflatten(0, rows.shape) for x in (q, k, v))
+            out = _attend(a, b, c, None if inside.all() else inside, causal)
             outs.append(out[inside])
             places.append(rows[inside])
         if len(outs) == 1 and list(packing.lengths) == sorted(packing.lengths):

@@ -56,7 +56,7 @@ class AudioWords(nn.Module):
 
     @staticmethod
     def draw(rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
-        language = rng.choice(("en", "zh"))
+        language: Language = "en" if rng.random() < 0.5 else "zh"
         text = _said(rng, language)
         return log_mel(record(rng, text, language, split), AudioProcessorConfig()), ctc_targets(text, language)
 
@@ -80,6 +80,12 @@ def _said(rng: random.Random, language: Language) -> str:
     return rng.choice(questions(rng, random_scene(rng), language))[0]
 
 
+def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    weight = logits.new_ones(logits.shape[1], dtype=torch.float32)
+    weight[0] = EMPTY_WEIGHT
+    return F.cross_entropy(logits.float(), labels, weight, ignore_index=IGNORED)
+
+
 class VisionPatches(nn.Module):
     """SigLIP with two heads on its features: the class of what a patch's centre shows, and its colour."""
 
@@ -88,22 +94,13 @@ class VisionPatches(nn.Module):
         self.vision = model.vision
         width = model.model_config.vision.hidden_size
         self.what, self.colour = nn.Linear(width, len(WHAT)), nn.Linear(width, len(COLOURS))
-        for name, classes in (("what_weight", WHAT), ("colour_weight", COLOURS)):  # most patches show nothing
-            self.register_buffer(name, torch.tensor([EMPTY_WEIGHT] + [1.0] * (len(classes) - 1)), persistent=False)
 
     def forward(
         self, patches: torch.Tensor, sizes: torch.Tensor, what: torch.Tensor, colour: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """patches [T, 3 * patch²], sizes [slices, 2], labels int64 [T]."""
         features = self.features(patches, sizes)
-        losses = [
-            F.cross_entropy(head(features).float(), labels, weight, ignore_index=IGNORED)
-            for head, labels, weight in (
-                (self.what, what, self.what_weight),
-                (self.colour, colour, self.colour_weight),
-            )
-        ]
-        return {"loss": losses[0] + losses[1]}
+        return {"loss": _loss(self.what(features), what) + _loss(self.colour(features), colour)}
 
     def features(self, patches: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         return self.vision.vpm(patches, [(int(h), int(w)) for h, w in sizes], lambda: None)
@@ -112,6 +109,7 @@ class VisionPatches(nn.Module):
         """Fits the first layer to the pictures it will see."""
         seen = [piece.patches for piece, _, _ in Generated(self.draw, WHITENING_PICTURES, seed, "train")]
         embedding = self.vision.vpm.embeddings.patch_embedding
+        assert embedding.bias is not None
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
     @staticmethod

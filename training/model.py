@@ -37,8 +37,8 @@ class OmniForTraining(nn.Module):
         super().__init__()
         self.model_config = model_config
         self.llm, self.vision, self.audio = llm, vision, audio
-        self.register_state_dict_post_hook(_without_tied)
-        self.register_load_state_dict_post_hook(_tied_is_not_missing)
+        self.register_state_dict_post_hook(_without_tied)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_tied_is_not_missing)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_config(cls, config: ModelConfig, attention: Attention) -> OmniForTraining:

@@ -28,7 +28,8 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.98),
     ) -> None:
         """Matrices within layers learn at `muon_ratio * lr`, everything else at `lr`."""
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in named_parameters:
             if parameter.requires_grad:
                 inside = parameter.ndim == 2 and any(part in name for part in LAYERS)

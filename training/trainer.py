@@ -28,7 +28,7 @@ class OmniTrainer(Trainer):
         return ByLength(batch, data.lengths, seed, lambda: int(self.state.epoch or 0))
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
-        return SequentialSampler(eval_dataset)
+        return SequentialSampler(eval_dataset)  # type: ignore[arg-type]
 
 
 class ByLength(LengthGroupedSampler):

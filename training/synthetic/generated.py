@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,9 @@ class Generated(Dataset[Any]):
     def __len__(self) -> int:
         return self.size
 
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(self.size))
+
     def __getitem__(self, index: int) -> Any:
-        if not 0 <= index < self.size:
-            raise IndexError(index)
         difficulty = min(2 * index / self.size, 1.0) if self.split == "train" else 1.0
         return self.draw(random.Random(f"{self.seed} {self.split} {index}"), self.split, difficulty)

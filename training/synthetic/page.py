@@ -14,8 +14,8 @@ from pipeline.processing.image import best_grid
 
 from .example import Example, Language, Split, assistant, user
 from .fonts import Font, fonts
-from .lettering import SLICE, advance, line_mask, random_ink, random_text, smallest_size
-from .scene import Size, random_background, shade
+from .lettering import advance, line_mask, random_ink, random_text, smallest_size
+from .scene import SLICE, Size, random_background, shade
 
 CONFIG = ImageProcessorConfig(max_slice_nums=9, scale_resolution=SLICE)
 

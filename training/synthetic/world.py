@@ -42,10 +42,14 @@ TRAINING_ONLY: dict[str, Generator] = {"reading": reading_example}
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
 
+def _language(rng: random.Random) -> Language:
+    return rng.choice(LANGUAGES)
+
+
 def example(task: str, seed: int | str, index: int, split: Split, language: Language | None = None) -> Example:
     """Example `index` of a task: the same for the same arguments."""
     rng = random.Random(f"{seed} {split} {task} {index}")
-    return (TASKS | TRAINING_ONLY)[task](rng, language or rng.choice(LANGUAGES), split)
+    return (TASKS | TRAINING_ONLY)[task](rng, language or _language(rng), split)
 
 
 class World(Dataset[Features]):

@@ -1,0 +1,100 @@
+"""Before training, attention is local: whatever is seen or heard, heads look a fixed offset away."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.config import ModelConfig
+from pipeline.model.attention import TorchAttention
+from pipeline.model.vision import sincos_2d
+from training.default_model import CONFIG, PREPROCESSOR
+from training.initialise import OFFSETS_1D, OFFSETS_2D, initial_weights, whiten_patches
+from training.model import OmniForTraining
+
+SIDE = PREPROCESSOR["scale_resolution"] // PREPROCESSOR["patch_size"]  # of a slice in patches
+
+
+@pytest.fixture(scope="module")
+def config() -> ModelConfig:
+    return ModelConfig.from_dicts(CONFIG, PREPROCESSOR)
+
+
+@pytest.fixture(scope="module")
+def model(config: ModelConfig) -> OmniForTraining:
+    model = OmniForTraining.from_config(config, TorchAttention()).requires_grad_(False)
+    model.load_state_dict(initial_weights(config, seed=0))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def patches() -> torch.Tensor:
+    """A slice of noise."""
+    return torch.rand(SIDE * SIDE, 3 * PREPROCESSOR["patch_size"] ** 2, generator=torch.manual_seed(0)) * 2 - 1
+
+
+def looked_at(x: torch.Tensor, query: nn.Linear, key: nn.Linear, heads: int) -> torch.Tensor:
+    """The key that each head's queries weigh most, [heads, T]; x: [T, C]."""
+    q, k = (project(x).unflatten(-1, (heads, -1)).transpose(0, 1) for project in (query, key))
+    return (q @ k.transpose(1, 2)).argmax(-1)
+
+
+def test_vision_heads_look_at_their_offset(model: OmniForTraining, patches: torch.Tensor) -> None:
+    siglip, heads = model.vision.vpm, CONFIG["vision_config"]["num_attention_heads"]
+    x = siglip.embeddings(patches, [(SIDE, SIDE)])
+    inside = torch.arange(SIDE * SIDE).view(SIDE, SIDE)[2:-2, 2:-2].flatten()
+    for layer in siglip.encoder.layers:
+        found = looked_at(layer.layer_norm1(x), layer.self_attn.q_proj, layer.self_attn.k_proj, heads)
+        for head, (rows, columns) in zip(found, OFFSETS_2D, strict=True):
+            assert torch.equal(head[inside], inside + rows * SIDE + columns)
+
+
+def test_audio_heads_look_at_their_offset(model: OmniForTraining) -> None:
+    encoder, heads = model.audio.audio, CONFIG["audio_config"]["n_head"]
+    x = encoder._frames(torch.randn(CONFIG["audio_config"]["n_mels"], 300, generator=torch.manual_seed(0)))
+    inside = torch.arange(10, len(x) - 10)
+    for block in encoder.blocks:
+        found = looked_at(block.attn_ln(x), block.attn.query, block.attn.key, heads)
+        for head, offset in zip(found, OFFSETS_1D, strict=True):
+            assert torch.equal(head[inside], inside + offset)
+
+
+def test_the_resamplers_queries_look_at_their_cell(model: OmniForTraining, patches: torch.Tensor) -> None:
+    """Query i of an 8 by 8 grid stands for 2 by 2 patches: around these it takes most."""
+    resampler, side = model.vision.resampler, round(CONFIG["query_num"] ** 0.5)
+    features = model.vision.vpm(patches, [(SIDE, SIDE)], lambda: None)
+    values = resampler.ln_kv(resampler.kv_proj(features))
+    keys = values + sincos_2d(values.shape[1], SIDE, SIDE)
+    _, weights = resampler.attn(resampler.ln_q(resampler.query), keys, values)
+    step, places = SIDE // side, torch.arange(SIDE)
+    for query, row in enumerate(weights.view(-1, SIDE, SIDE)):
+        top, left = query // side * step, query % side * step
+        rows, columns = ((places >= first - step) & (places < first + 2 * step) for first in (top, left))
+        assert row[rows][:, columns].sum() > 0.5
+        peak = int(row.argmax())
+        assert rows[peak // SIDE]
+        assert columns[peak % SIDE]
+
+
+def test_the_seed_and_the_name_decide(config: ModelConfig) -> None:
+    first, again, other = (initial_weights(config, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+    differing = {name for name, tensor in first.items() if not torch.equal(tensor, other[name])}
+    assert {"llm.model.embed_tokens.weight", "vision.resampler.proj", "audio.audio.conv1.weight"} <= differing
+    assert not torch.equal(*(first[f"llm.model.layers.{layer}.mlp.up_proj.weight"] for layer in (0, 1)))
+
+
+def test_patches_are_whitened() -> None:
+    """Real patches are mostly brightness; behind the first layer each component has the same variance."""
+    torch.manual_seed(0)
+    mixing = torch.randn(12, 12) * torch.logspace(0, -1, 12)[:, None]
+    patches = torch.randn(4000, 12) @ mixing + 3
+    kernel, bias = torch.randn(8, 3, 2, 2), torch.zeros(8)
+    kernel[6:] = 0  # rows that carry the place
+    whiten_patches(kernel, bias, patches)
+    seen = patches @ kernel.flatten(1).T + bias
+    torch.testing.assert_close(seen[:, :6].mean(0), torch.zeros(6), rtol=0, atol=1e-3)
+    torch.testing.assert_close(seen[:, :6].T.cov(), torch.eye(6), rtol=0, atol=0.1)
+    assert not kernel[6:].any()
+    assert not bias[6:].any()
