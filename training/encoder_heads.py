@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.config import AudioProcessorConfig
 from pipeline.model.vision import PatchedSlice
 from pipeline.processing.audio import log_mel
 from pipeline.processing.image import patchify
@@ -35,7 +34,7 @@ class AudioWords(nn.Module):
 
     def __init__(self, model: OmniForTraining) -> None:
         super().__init__()
-        self.audio = model.audio
+        self.audio, self.processor = model.audio, model.model_config.audio_processor
         self.head = nn.Linear(model.model_config.audio.output_dim, len(CTC_UNITS) + 1)
 
     def forward(self, mels: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -54,11 +53,10 @@ class AudioWords(nn.Module):
     def prepare(self, seed: int) -> None:
         """Nothing to fit beforehand."""
 
-    @staticmethod
-    def draw(rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
+    def draw(self, rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
         language: Language = "en" if rng.random() < 0.5 else "zh"
         text = _said(rng, language)
-        return log_mel(record(rng, text, language, split), AudioProcessorConfig()), ctc_targets(text, language)
+        return log_mel(record(rng, text, language, split), self.processor), ctc_targets(text, language)
 
     @staticmethod
     def collate(batch: list[tuple[np.ndarray, list[int]]]) -> dict[str, Any]:

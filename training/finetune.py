@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
-from transformers.trainer_utils import get_last_checkpoint
 
 from pipeline.config import ImageProcessorConfig, ModelConfig
 from pipeline.errors import MegrezError
@@ -79,14 +78,20 @@ def train_on(
         optimizers=(optimizer, None),
     )
     output = Path(training.output_dir)
-    last = get_last_checkpoint(str(output)) if training.resume and output.is_dir() else None
+    last = last_checkpoint(output) if training.resume else None
     if last:
         log.info("going on from %s", last)
-    metrics = dict(trainer.train(resume_from_checkpoint=last).metrics)
+    metrics = dict(trainer.train(resume_from_checkpoint=str(last) if last else None).metrics)
     if held is not None:
         metrics |= trainer.evaluate()
     save(trainer, model, average, data, tuning)
     return metrics
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The latest that was written to its end, where the trainer's state is last: a run may be killed while it saves."""
+    whole = [file.parent for file in output.glob("checkpoint-[0-9]*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def save(

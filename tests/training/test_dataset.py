@@ -71,21 +71,24 @@ def test_when_nothing_fits_it_is_an_error(tmp_path: Path, featurise: Featuriser)
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"), [("keep", ["beside", None, "x"]), ("drop", [None, None, "x"]), ("both", ["beside", None, None, "x"])]
+    ("mode", "expected"),
+    [("keep", ["beside", None, "x"]), ("drop", [None, None, "x"]), ("both", ["beside", None, None, "x"])],
 )
 def test_text_beside_speech(mode: str, expected: list[str | None], tmp_path: Path, featurise: Featuriser) -> None:
     low = write_tone(tmp_path / "low.wav", 200)
-    turns = [[user("beside", audio=low), assistant("a")], [user(audio=low), assistant("b")], [user("x"), assistant("c")]]
+    asked = [user("beside", audio=low), user(audio=low), user("x")]
+    turns = [[question, assistant("a")] for question in asked]
     data = dataset(tmp_path / "records.jsonl", turns, featurise, speech_text=mode)
     assert [record.conversations[0]["content"].get("text") for record in data.records] == expected
     assert [len(item.mels) for item in data] == [1] * (len(expected) - 1) + [0]
 
 
 def test_weights_repeat_and_thin_out(tmp_path: Path, featurise: Featuriser) -> None:
-    parts = [dataset(tmp_path / f"{word}.jsonl", texts(6, word), featurise) for word in ("one", "two", "half", "more")]
+    words = ("one", "two", "half", "more")
+    parts = [dataset(tmp_path / f"{word}.jsonl", texts(6, word), featurise) for word in words]
     mixture = Mixture(parts, [1.0, 2.0, 0.5, 1.5], seed=3)
     counts = Counter(answers(mixture))
-    by_word = {word: sorted(n for text, n in counts.items() if text.startswith(word)) for word in ("one", "two", "half", "more")}
+    by_word = {word: sorted(n for text, n in counts.items() if text.startswith(word)) for word in words}
     assert by_word == {"one": [1] * 6, "two": [2] * 6, "half": [1] * 3, "more": [1, 1, 1, 2, 2, 2]}
     assert mixture.lengths == [len(item.input_ids) for item in mixture]
     assert answers(Mixture(parts, [1.0, 2.0, 0.5, 1.5], seed=3)) == answers(mixture)

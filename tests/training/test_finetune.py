@@ -44,9 +44,14 @@ def test_what_is_written_is_served(tiny_path: Path, varied: Path, tmp_path: Path
 
 def test_answers_are_learned_word_for_word(tiny_path: Path, tmp_path: Path) -> None:
     """One question four times: only the picture and the recording tell what the answer is."""
-    pictures = {"a red square": write_picture(tmp_path / "red.png", "red")}
-    pictures["one green shape"] = write_picture(tmp_path / "green.png", "green", (60, 90))
-    tones = {"a low tone": write_tone(tmp_path / "low.wav", 250), "then a high one": write_tone(tmp_path / "high.wav", 1500, 0.6)}
+    pictures = {
+        "a red square": write_picture(tmp_path / "red.png", "red"),
+        "one green shape": write_picture(tmp_path / "green.png", "green", (60, 90)),
+    }
+    tones = {
+        "a low tone": write_tone(tmp_path / "low.wav", 250),
+        "then a high one": write_tone(tmp_path / "high.wav", 1500, 0.6),
+    }
     cases = [(pictures[seen], tones[heard], f"{seen}, {heard}") for seen, heard in product(pictures, tones)]
     records = [[user(QUESTION, picture, sound), assistant(answer)] for picture, sound, answer in cases]
     run(

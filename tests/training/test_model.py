@@ -144,7 +144,9 @@ def saved_bytes(model: OmniForTraining, batch: dict[str, Any]) -> int:
     return sum(kept)
 
 
-@pytest.mark.parametrize(("name", "unused"), [("text", ("vision.", "audio.")), ("picture", ("audio.",)), ("sound", ("vision.",))])
+@pytest.mark.parametrize(
+    ("name", "unused"), [("text", ("vision.", "audio.")), ("picture", ("audio.",)), ("sound", ("vision.",))]
+)
 def test_an_encoder_without_media_gets_a_gradient_of_zero(
     name: str, unused: tuple[str, ...], features: dict[str, Features], model: OmniForTraining
 ) -> None:

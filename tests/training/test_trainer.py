@@ -41,6 +41,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "with an average": {"per_device_train_batch_size": 4, "ema_decay": 0.9},
     "by length": {"per_device_train_batch_size": 8, "train_sampling_strategy": "group_by_length"},
     "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    "with Muon": {"per_device_train_batch_size": 4, "muon": True},
     "adapters with dropout": {"per_device_train_batch_size": 4, "use_lora": True, "lora_dropout": 0.3},
 }
 
@@ -49,15 +50,27 @@ RESUMED: dict[str, dict[str, Any]] = {
 def test_a_run_that_was_broken_off_goes_on(
     options: dict[str, Any], tiny_path: Path, varied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From what a run that was killed after its third step leaves: the rest is as if nothing had been."""
+    """From what a run leaves that was killed while it saved for the second time: the rest is as if nothing had been."""
     whole = run(tiny_path, varied, tmp_path / "whole", save_steps=3, **STEPS, **options)
     shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "broken" / "checkpoint-3")
+    (tmp_path / "broken" / "checkpoint-6").mkdir()
+    shutil.copy(tmp_path / "whole" / "checkpoint-6" / "model.safetensors", tmp_path / "broken" / "checkpoint-6")
     with caplog.at_level("INFO"):
         resumed = run(tiny_path, varied, tmp_path / "broken", save_steps=3, **STEPS, **options)
     assert f"going on from {tmp_path}/broken/checkpoint-3" in caplog.messages
     assert len(whole) == 6
     assert resumed == pytest.approx(whole, rel=1e-6)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "broken"), rtol=1e-5, atol=1e-7)
+
+
+def test_a_run_that_is_done_is_written_again(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """The last step was made, but a run may have been killed before it wrote the result."""
+    output, options = tmp_path / "output", {**STEPS, "max_steps": 2}
+    first = run(tiny_path, varied, output, **options)
+    done = weights(output)
+    (output / "model.safetensors").unlink()
+    assert run(tiny_path, varied, output, **options) == first
+    assert_same(weights(output), done, rtol=0, atol=0)
 
 
 def test_a_run_can_begin_anew(tiny_path: Path, varied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
