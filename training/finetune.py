@@ -59,6 +59,8 @@ def train_on(
     train: Dataset, held: Dataset | None, data: DataArguments, tuning: TuningArguments, training: FinetuneArguments
 ) -> dict[str, float]:
     """Trains on any datasets of Features, and saves."""
+    if training.deepspeed and (data.muon or data.ema_decay):
+        raise MegrezError("muon and ema_decay need whole tensors in each process; DeepSpeed has pieces of them")
     model = OmniForTraining.from_pretrained(_checkpoint(data), attention=data.attention)
     apply_tuning(model, tuning)
     if held is not None and training.eval_strategy == "no":
@@ -105,15 +107,17 @@ def save(
     output = Path(trainer.args.output_dir)
     if average:
         average.apply(model)
-    if trainer.is_deepspeed_enabled:  # ZeRO-3 holds pieces of each tensor: they are gathered into the model
-        model.load_state_dict(trainer.accelerator.get_state_dict(trainer.deepspeed), strict=False)
+    state = model.state_dict()
+    if trainer.is_deepspeed_enabled:  # each process holds pieces of the tensors
+        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
     if trainer.args.should_save:
         chosen = image_processor(data)
         preprocessor = {"max_slice_nums": chosen.max_slice_nums, "scale_resolution": chosen.scale_resolution}
         dtype = torch_dtype(data.save_dtype)
-        save_released(_checkpoint(data), output, released_tensors(model), dtype=dtype, preprocessor=preprocessor)
+        tensors = released_tensors(model, state)
+        save_released(_checkpoint(data), output, tensors, dtype=dtype, preprocessor=preprocessor)
         if tuning.use_lora:
-            save_adapters(model, tuning, _checkpoint(data), output / "adapter")
+            save_adapters(model, state, tuning, _checkpoint(data), output / "adapter")
         log.info("wrote %s", output)
 
 

@@ -35,9 +35,9 @@ class MuonAdamW(torch.optim.Optimizer):
                 inside = parameter.ndim == 2 and any(part in name for part in LAYERS)
                 (matrices if inside else others).append(parameter)
         super().__init__([*matrices, *others], {"lr": lr})
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
-        ]
+        self.parts: list[torch.optim.Optimizer] = []
+        if others:
+            self.parts.append(torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True))
         if matrices:
             muon = torch.optim.Muon(matrices, lr=muon_ratio * lr, weight_decay=weight_decay, adjust_lr_fn="original")
             self.parts.append(muon)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import MegrezError
 
-from .model import OmniForTraining
+from .model import HEAD, OmniForTraining
 
 log = logging.getLogger(__name__)
 
@@ -68,27 +69,32 @@ def apply_tuning(model: OmniForTraining, tuning: TuningArguments) -> None:
     log.info("training %s of %s parameters", f"{count:,}", f"{sum(p.numel() for p in model.parameters()):,}")
 
 
-def released_tensors(model: OmniForTraining) -> dict[str, torch.Tensor]:
-    """The model's tensors under their released names, adapters merged in; the model stays as it is."""
+State = Mapping[str, torch.Tensor]
+"""A model's tensors by name: its own state_dict, or what ZeRO gathered from all processes."""
+
+
+def released_tensors(model: OmniForTraining, state: State) -> dict[str, torch.Tensor]:
+    """The tensors under their released names, adapters merged in: W + scaling * B A (Hu et al., 2021)."""
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        if ".lora_" in name:
+    for name, tensor in state.items():
+        if ".lora_" in name or (name == HEAD and model.model_config.decoder.tie_word_embeddings):
             continue
-        module = adapted.get(name.removesuffix(".base_layer.weight"))
-        if module is not None:
-            tensor = tensor + module.get_delta_weight(ADAPTER).to(tensor)
+        layer = name.removesuffix(".base_layer.weight")
+        if layer in adapted:
+            a, b = (state[f"{layer}.lora_{part}.{ADAPTER}.weight"].float() for part in "AB")
+            tensor = tensor.float() + adapted[layer].scaling[ADAPTER] * (b @ a)
         tensors[name.replace(".base_layer.", ".")] = tensor
     return tensors
 
 
-def save_adapters(model: OmniForTraining, tuning: TuningArguments, base: Path, output: Path) -> None:
+def save_adapters(model: OmniForTraining, state: State, tuning: TuningArguments, base: Path, output: Path) -> None:
     """The adapters alone in peft's own format, beside the merged checkpoint."""
     config = _lora_config(tuning)
     config.base_model_name_or_path = str(base)
     config.save_pretrained(str(output))
-    state = get_peft_model_state_dict(model, adapter_name=ADAPTER)
-    tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in state.items()}
+    adapters = get_peft_model_state_dict(model, dict(state), adapter_name=ADAPTER)
+    tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in adapters.items()}
     save_file(tensors, output / "adapter_model.safetensors", metadata={"format": "pt"})
 
 

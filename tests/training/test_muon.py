@@ -75,3 +75,10 @@ def test_the_loss_falls() -> None:
     for seed in range(30):
         step(net, optimizer, seed)
     assert (net(x) - 1).square().mean().item() < before / 2
+
+
+def test_a_model_of_matrices_alone_has_muon_alone() -> None:
+    net = Net()
+    names = [(name, p) for name, p in net.named_parameters() if "layers" in name and p.ndim == 2]
+    (only,) = MuonAdamW(names, lr=1e-3).parts
+    assert isinstance(only, torch.optim.Muon)

@@ -120,7 +120,7 @@ def test_lora_beside_an_encoders_projection(model: OmniForTraining) -> None:
 
 def test_released_tensors_are_merged(adapted: OmniForTraining, tiny_path: Path, batch: dict[str, Any]) -> None:
     base = load_file(tiny_path / "model.safetensors")
-    merged = released_tensors(adapted)
+    merged = released_tensors(adapted, adapted.state_dict())
     assert merged.keys() == base.keys()
     targets = ("q_proj.weight", "v_proj.weight", "down_proj.weight")
     changed = {name for name in base if not torch.equal(merged[name], base[name])}
@@ -134,12 +134,12 @@ def test_released_tensors_are_merged(adapted: OmniForTraining, tiny_path: Path, 
 
 def test_released_tensors_leave_the_model_alone(adapted: OmniForTraining, batch: dict[str, Any]) -> None:
     before = logits(adapted, batch)
-    released_tensors(adapted)
+    released_tensors(adapted, adapted.state_dict())
     assert torch.equal(logits(adapted, batch), before)
 
 
 def test_without_lora_the_tensors_are_the_models(model: OmniForTraining, tiny_path: Path) -> None:
-    base, released = load_file(tiny_path / "model.safetensors"), released_tensors(model)
+    base, released = load_file(tiny_path / "model.safetensors"), released_tensors(model, model.state_dict())
     assert released.keys() == base.keys()
     assert all(torch.equal(released[name], tensor) for name, tensor in base.items())
 
@@ -148,7 +148,7 @@ def test_without_lora_the_tensors_are_the_models(model: OmniForTraining, tiny_pa
 def test_peft_reads_the_adapters(
     way: str, adapted: OmniForTraining, tiny_path: Path, tmp_path: Path, batch: dict[str, Any]
 ) -> None:
-    save_adapters(adapted, LORA, tiny_path, tmp_path)
+    save_adapters(adapted, adapted.state_dict(), LORA, tiny_path, tmp_path)
     plain = OmniForTraining.from_pretrained(tiny_path)
     if way == "PeftModel":
         plain = PeftModel.from_pretrained(plain, tmp_path).eval().get_base_model()
