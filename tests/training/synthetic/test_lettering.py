@@ -66,8 +66,8 @@ def test_examples(language: Language, split: Split) -> None:
         example = lettering_example(rng, language, split)
         question, answer = (turn["content"] for turn in example.conversations)
         width, height = question["image"].size
-        assert min(width, height) >= 200
-        assert 0.61 < width / height < 2.6
+        assert width * height >= 148**2
+        assert 0.6 < width / height < 2.1
         assert answer["text"]
         pixels = np.asarray(question["image"].convert("L")).astype(int)
         assert np.ptp(pixels) > 60  # ink that stands out

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from training.synthetic.scene import COLOURS, JITTER, cell_of, draw, random_scene, random_size, thing_mask
+from training.synthetic.scene import COLOURS, JITTER, SLICE, cell_of, draw, random_scene, random_size, thing_mask
 from training.synthetic.shapes import SHAPES
 
 SEEDS = range(60)
@@ -30,7 +31,7 @@ def test_things_lie_apart_inside_the_picture(seed: int) -> None:
         left, top, right, bottom = thing.box
         assert 0 < left < right < width
         assert 0 < top < bottom < height
-        assert 25 <= max(right - left, bottom - top) <= 110
+        assert 0.09 < max(right - left, bottom - top) / math.sqrt(width * height) < 0.4
     for a, b in combinations((thing.box for thing in scene.things), 2):
         assert a[2] < b[0] or b[2] < a[0] or a[3] < b[1] or b[3] < a[1]
 
@@ -69,5 +70,8 @@ def test_cells() -> None:
 
 def test_sizes() -> None:
     sizes = [random_size(random.Random(seed)) for seed in range(300)]
-    assert all(min(size) >= 200 and max(size) <= 400 and 0.61 < size[0] / size[1] < 1.61 for size in sizes)
+    assert all(0.6 < width / height < 1.62 for width, height in sizes)
+    roots = [math.sqrt(width * height) for width, height in sizes]
+    assert all(148 < root <= 420 for root in roots)
+    assert 0.8 < sum(root <= SLICE for root in roots) / len(roots) < 0.95  # mostly one slice
     assert max(width / height for width, height in (random_size(random.Random(s), 2.5) for s in range(300))) > 2
