@@ -36,9 +36,9 @@ MOST_TOKENS = 8
 
 
 def copy_example(rng: random.Random, language: Language, split: Split) -> Example:
-    """1 to 3 texts in training, one in a test, whose English words only it shows."""
+    """2 to 5 texts in training, one in a test, whose English words only it shows."""
     conversation = []
-    for _ in range(rng.randint(1, 3) if split == "train" else 1):
+    for _ in range(rng.randint(2, 5) if split == "train" else 1):
         text = _text(rng, language, split)
         conversation += [user(rng.choice(REQUESTS[language]).format(text=text)), assistant(text)]
     return Example("copy", language, conversation)

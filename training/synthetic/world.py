@@ -15,7 +15,7 @@ from .dictation import spoken_example, transcription_example
 from .example import Example, Generator, Language, Split
 from .facts import fact_example
 from .lettering import lettering_example
-from .memory import memory_example
+from .memory import memory_example, told_example
 from .outside import refusal_example
 from .page import page_example
 from .reading import reading_example
@@ -37,7 +37,7 @@ TASKS: dict[str, Generator] = {
     "refusal": refusal_example,
 }
 
-TRAINING_ONLY: dict[str, Generator] = {"reading": reading_example}
+TRAINING_ONLY: dict[str, Generator] = {"reading": reading_example, "told": told_example}
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
