@@ -33,9 +33,7 @@ checkpoint: setup
 # The Debian packages that pictures with print are drawn with: for `make checkpoint`, and tests that are skipped without.
 fonts:
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-open-sans \
-		fonts-lato fonts-roboto-unhinted fonts-noto-core fonts-noto-cjk fonts-wqy-zenhei fonts-wqy-microhei \
-		fonts-arphic-uming fonts-arphic-gbsn00lp fonts-arphic-gkai00mp
+	apt-get install -y -qq --no-install-recommends $$(cat training/synthetic/fonts.txt)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -26,7 +26,7 @@ from .synthetic.words import CTC_UNITS, ctc_targets, phrase
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
-"""Weight in the loss of a patch that shows nothing; seven in ten do."""
+"""Weight in the loss of a patch that shows nothing; about half of them do."""
 
 
 class AudioWords(nn.Module):

@@ -29,7 +29,7 @@ from .model import OmniForTraining
 from .muon import MuonAdamW
 from .records import read_records
 from .saving import save_released
-from .trainer import ExponentialAverage, OmniTrainer
+from .trainer import ExponentialAverage, OmniTrainer, last_checkpoint
 from .tuning import TuningArguments, apply_tuning, released_tensors, save_adapters
 
 log = logging.getLogger(__name__)
@@ -88,12 +88,6 @@ def train_on(
         metrics |= trainer.evaluate()
     save(trainer, model, average, data, tuning)
     return metrics
-
-
-def last_checkpoint(output: Path) -> Path | None:
-    """The latest that was written to its end, where the trainer's state is last: a run may be killed while it saves."""
-    whole = [file.parent for file in output.glob("checkpoint-[0-9]*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def save(

@@ -3,7 +3,7 @@
     python -m training.pretrain audio CHECKPOINT OUTPUT [--steps N]
 
 `audio`: CTC on the words of spoken phrases (Graves et al., 2006). `vision`: what and which colour
-each patch shows. The decoder's loss alone teaches an encoder of this size hundreds of times slower.
+each patch shows. The decoder's loss alone teaches an encoder much more slowly.
 OUTPUT gets the encoder's tensors under their released names; a run that was broken off goes on.
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from .encoder_heads import AudioWords, VisionPatches
 from .hardware import trains_in_bfloat16
 from .model import OmniForTraining
 from .muon import MuonAdamW
 from .synthetic.generated import Generated
+from .trainer import last_checkpoint
 
 TASKS: dict[str, Any] = {"audio": AudioWords, "vision": VisionPatches}
 
@@ -63,13 +63,13 @@ def pretrain(
         report_to=["tensorboard"],
         seed=seed,
     )
-    last = get_last_checkpoint(output) if output.is_dir() else None
+    last = last_checkpoint(output)
     if last is None:
         model.prepare(seed)
     data = Generated(model.draw, steps * batch, seed, "train")
     optimizer = MuonAdamW(model.named_parameters(), lr=rate)
     trainer = Trainer(model, arguments, data_collator=model.collate, train_dataset=data, optimizers=(optimizer, None))
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     model.eval()
     scores = model.score(Generated(model.draw, held_out, seed, "test"))
     tensors = {name: t.contiguous() for name, t in model.state_dict().items() if name.startswith(f"{task}.")}

@@ -43,6 +43,12 @@ class ByLength(LengthGroupedSampler):
         return super().__iter__()
 
 
+def last_checkpoint(output: Path) -> Path | None:
+    """The latest that was written to its end, where the trainer's state is last: a run may be killed while it saves."""
+    whole = [file.parent for file in output.glob("checkpoint-[0-9]*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
 class ExponentialAverage(TrainerCallback):
     """After each step: average += (1 - decay) * (weights - average), for every trained tensor.
 

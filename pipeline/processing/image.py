@@ -79,11 +79,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def slice_image(image: Image.Image, config: ImageProcessorConfig) -> SlicedImage:
     """Cuts a picture into an overview and, if it is large, a grid of slices."""
     width, height = image.size
-    multiple = min(math.ceil(width * height / config.scale_resolution**2), config.max_slice_nums)
-    if multiple <= 1:
+    grid = grid_for(width, height, config)
+    if grid is None:
         return SlicedImage([_resize(image, fit_size((width, height), config, enlarge=True))], None)
     overview = _resize(image, fit_size((width, height), config, enlarge=False))
-    columns, rows = best_grid(width, height, multiple, config.max_slice_nums)
+    columns, rows = grid
     # Sides that the grid divides, then the cell's own size from them: as the model was trained.
     whole_w, whole_h = (max(round(side / n), 1) * n for side, n in ((width, columns), (height, rows)))
     cell_w, cell_h = fit_size((whole_w / columns, whole_h / rows), config, enlarge=True)
@@ -94,6 +94,12 @@ def slice_image(image: Image.Image, config: ImageProcessorConfig) -> SlicedImage
         for x in range(columns)
     ]
     return SlicedImage([overview, *cells], (columns, rows))
+
+
+def grid_for(width: int, height: int, config: ImageProcessorConfig) -> tuple[int, int] | None:
+    """(columns, rows) that a picture of this size is cut into, or None where it stays whole."""
+    multiple = min(math.ceil(width * height / config.scale_resolution**2), config.max_slice_nums)
+    return best_grid(width, height, multiple, config.max_slice_nums) if multiple > 1 else None
 
 
 def best_grid(width: int, height: int, multiple: int, max_slices: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, turns
 
 QUESTIONS: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -52,8 +52,5 @@ def sum_turn(rng: random.Random, language: Language, split: Split) -> tuple[str,
 
 def sum_example(rng: random.Random, language: Language, split: Split) -> Example:
     """3 to 6 additions in training, one in a test."""
-    conversation = []
-    for _ in range(rng.randint(3, 6) if split == "train" else 1):
-        question, answer = sum_turn(rng, language, split)
-        conversation += [user(question), assistant(answer)]
-    return Example("sum", language, conversation)
+    count = rng.randint(3, 6) if split == "train" else 1
+    return Example("sum", language, turns(sum_turn(rng, language, split) for _ in range(count)))

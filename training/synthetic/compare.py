@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
 from PIL import Image
 
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, turns
 from .lettering import print_text, random_number
 from .scene import COLOURS, Scene, draw, random_scene
 from .scene_questions import SHAPES_ZH, a_or_an
@@ -51,12 +50,8 @@ def compare_example(rng: random.Random, language: Language, split: Split) -> Exa
     kinds: tuple[Callable[..., tuple[Pictures, list[Pair]]], ...] = (_scenes, _single_things, _numbers)
     pictures, pairs = rng.choice(kinds)(rng, language, split)
     rng.shuffle(pairs)
-    turns = 1 if split == "test" else rng.randint(2, 3)
-    conversations: list[dict[str, Any]] = []
-    for question, answer in pairs[:turns]:
-        media = {} if conversations else {"image": list(pictures)}
-        conversations += [user(question, **media), assistant(answer)]
-    return Example("compare", language, conversations)
+    count = 1 if split == "test" else rng.randint(2, 3)
+    return Example("compare", language, turns(pairs[:count], image=list(pictures)))
 
 
 def _scenes(rng: random.Random, language: Language, split: Split) -> tuple[Pictures, list[Pair]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +34,14 @@ Generator = Callable[[random.Random, Language, Split], Example]
 def user(text: str = "", **media: Any) -> dict[str, Any]:
     content = {"text": text} if text else {}
     return {"role": "user", "content": content | media}
+
+
+def turns(pairs: Iterable[tuple[str, str]], **media: Any) -> list[dict[str, Any]]:
+    """Questions and answers as a conversation; the media come with the first question."""
+    conversation: list[dict[str, Any]] = []
+    for question, answer in pairs:
+        conversation += [user(question, **({} if conversation else media)), assistant(answer)]
+    return conversation
 
 
 def assistant(text: str) -> dict[str, Any]:

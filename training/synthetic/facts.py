@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, turns
 
 # A fact a line: English questions | English answer | Chinese questions | Chinese answer; questions are "/" apart.
 _FACTS = """
@@ -97,8 +97,5 @@ def fact_turn(rng: random.Random, language: Language) -> tuple[str, str]:
 
 def fact_example(rng: random.Random, language: Language, split: Split) -> Example:
     """1 to 4 facts in training, one in a test; the facts are the same."""
-    conversation = []
-    for _ in range(rng.randint(1, 4) if split == "train" else 1):
-        question, answer = fact_turn(rng, language)
-        conversation += [user(question), assistant(answer)]
-    return Example("fact", language, conversation)
+    count = rng.randint(1, 4) if split == "train" else 1
+    return Example("fact", language, turns(fact_turn(rng, language) for _ in range(count)))

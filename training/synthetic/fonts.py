@@ -16,10 +16,7 @@ Font = tuple[str, int]
 
 ROOT = Path("/usr/share/fonts")
 
-PACKAGES = (
-    "fonts-dejavu fonts-liberation fonts-freefont-ttf fonts-open-sans fonts-lato fonts-roboto-unhinted fonts-noto-core "
-    "fonts-noto-cjk fonts-wqy-zenhei fonts-wqy-microhei fonts-arphic-uming fonts-arphic-gbsn00lp fonts-arphic-gkai00mp"
-)
+PACKAGES = " ".join(Path(__file__).with_name("fonts.txt").read_text("utf-8").split())
 
 FACES: dict[tuple[Language, Split], dict[str, str]] = {
     ("en", "train"): {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image, ImageDraw
 
 from pipeline.config import ImageProcessorConfig
-from pipeline.processing.image import best_grid
+from pipeline.processing.image import grid_for
 
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, turns
 from .fonts import Font, fonts
 from .lettering import advance, line_mask, random_ink, random_text, smallest_size
 from .scene import SLICE, Size, random_background, shade
@@ -46,13 +45,12 @@ def page_example(rng: random.Random, language: Language, split: Split) -> Exampl
     """A page with 3 to 5 turns about different cells (all of them if there are fewer); in a test with one."""
     page = random_page(rng, language, split)
     places = [(r, c) for r, row in enumerate(page.cells) for c in range(len(row))]
-    turns = 1 if split == "test" else min(rng.randint(3, 5), len(places))
-    conversations: list[dict[str, Any]] = []
-    for row, column in rng.sample(places, turns):
-        question = rng.choice(QUESTIONS[language]).format(row=row + 1, column=column + 1)
-        media = {} if conversations else {"image": page.picture}
-        conversations += [user(question, **media), assistant(page.cells[row][column])]
-    return Example("page", language, conversations)
+    count = 1 if split == "test" else min(rng.randint(3, 5), len(places))
+    pairs = [
+        (rng.choice(QUESTIONS[language]).format(row=row + 1, column=column + 1), page.cells[row][column])
+        for row, column in rng.sample(places, count)
+    ]
+    return Example("page", language, turns(pairs, image=page.picture))
 
 
 def random_page(rng: random.Random, language: Language, split: Split) -> Page:
@@ -75,11 +73,8 @@ def random_page(rng: random.Random, language: Language, split: Split) -> Page:
 
 def grid_of(size: Size) -> tuple[int, int] | None:
     """(rows, columns) that slice_image cuts a picture of this size into."""
-    multiple = min(math.ceil(size[0] * size[1] / CONFIG.scale_resolution**2), CONFIG.max_slice_nums)
-    if multiple <= 1:
-        return None
-    columns, rows = best_grid(*size, multiple, CONFIG.max_slice_nums)
-    return rows, columns
+    grid = grid_for(*size, CONFIG)
+    return grid and (grid[1], grid[0])
 
 
 def _size(rng: random.Random, rows: int, columns: int) -> Size:

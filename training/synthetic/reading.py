@@ -23,7 +23,7 @@ SMALLEST, LARGEST = 0.085, 0.2  # of the root of the picture's area, in em
 
 
 def reading_example(rng: random.Random, language: Language, split: Split) -> Example:
-    """A picture with 2 to 6 lines; the answer has them, a line each."""
+    """A picture with up to 6 lines; the answer has them, a line each."""
     picture, lines = random_lines(rng, language, split)
     return Example(
         "reading", language, [user(rng.choice(QUESTIONS[language]), image=picture), assistant("\n".join(lines))]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 import re
 from itertools import permutations
-from typing import Any
 
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, turns
 from .scene import COLOURS, Scene, draw, random_scene
 from .shapes import SHAPES
 
@@ -103,12 +102,9 @@ def scene_example(rng: random.Random, language: Language, split: Split) -> Examp
     shapes = SHAPES if rng.random() < 0.75 else rng.sample(SHAPES, rng.randint(1, 2))
     colours = tuple(COLOURS) if rng.random() < 0.75 else rng.sample(tuple(COLOURS), rng.randint(1, 2))
     scene = random_scene(rng, shapes=shapes, colours=colours)
-    turns = 1 if split == "test" else rng.randint(3, 5)
-    conversations: list[dict[str, Any]] = []
-    for question, answer in questions(rng, scene, language)[:turns]:
-        media = {} if conversations else {"image": draw(scene)}
-        conversations += [user(question, **media), assistant(answer)]
-    return Example("shapes", language, conversations)
+    count = 1 if split == "test" else rng.randint(3, 5)
+    pairs = questions(rng, scene, language)[:count]
+    return Example("shapes", language, turns(pairs, image=draw(scene)))
 
 
 class _Writer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, turns
 
 # (what may be said, the one answer to it)
 TALK: dict[Language, tuple[tuple[tuple[str, ...], str], ...]] = {
@@ -66,8 +66,5 @@ def greeting_turn(rng: random.Random, language: Language) -> tuple[str, str]:
 
 def greeting_example(rng: random.Random, language: Language, split: Split) -> Example:
     """1 to 3 turns in training, one in a test."""
-    conversation = []
-    for _ in range(rng.randint(1, 3) if split == "train" else 1):
-        said, answer = greeting_turn(rng, language)
-        conversation += [user(said), assistant(answer)]
-    return Example("greeting", language, conversation)
+    count = rng.randint(1, 3) if split == "train" else 1
+    return Example("greeting", language, turns(greeting_turn(rng, language) for _ in range(count)))
