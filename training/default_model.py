@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from pipeline.config import ModelConfig
 
-from .corpus import tokenizer_lines
+from .corpus import CERTAIN, SPELLED, tokenizer_lines
 from .initialise import initial_weights
-from .tokenizer import train_tokenizer
+from .tokenizer import make_tokenizer
 
 VOCAB_SIZE = 2048
 
@@ -72,7 +72,7 @@ GENERATION = {"do_sample": False, "temperature": 0.0, "repetition_penalty": 1.0}
 def write_initial(path: Path, seed: int = 0) -> None:
     """Writes the whole directory in the released layout."""
     path.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(VOCAB_SIZE, tokenizer_lines())
+    tokenizer = make_tokenizer(VOCAB_SIZE, tokenizer_lines(), CERTAIN, SPELLED)
     tokenizer.save_pretrained(path)
     ends = [tokenizer.convert_tokens_to_ids(text) for text in ("<|turn_end|>", "<|eos|>")]
     _write_json(path / "config.json", CONFIG)

@@ -1,54 +1,100 @@
-"""Each encoder with a cheap head of its own, for learning before the decoder listens to it."""
+"""Each encoder with cheap heads, for learning before the decoder listens to it.
+
+The heads of the embeds are the decoder's own token embeddings: an encoder learns to give at each place what a
+sketch (`sketch.py`) gives there, which the decoder can read already.
+"""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from pipeline.model.vision import PatchedSlice
 from pipeline.processing.audio import log_mel
-from pipeline.processing.image import patchify
+from pipeline.processing.image import patchify, slice_image
+from pipeline.processing.tokenizer import Tokenizer
 
 from .initialise import whiten_patches
 from .model import IGNORED, OmniForTraining
+from .sketch import COLUMNS, ROWS, Words
 from .synthetic.dense import COLOURS, WHAT, dense_example
 from .synthetic.example import Language, Split
 from .synthetic.generated import Generated
-from .synthetic.scene import random_scene
+from .synthetic.lettering import print_text, random_text
+from .synthetic.page import random_page
+from .synthetic.scene import draw, random_scene
 from .synthetic.scene_questions import questions
-from .synthetic.speech import record
+from .synthetic.sketching import LEVELS, thing_words
+from .synthetic.speech import mask_mel, record
 from .synthetic.words import CTC_UNITS, ctc_targets, phrase
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; about half of them do."""
 
+EMPTY_PLACES = 0.1
+"""The same of the embeds of a scene; about one in twenty tells of something."""
+
+NEARNESS = 0.1
+"""Weight of the distance between embeds and the token embeddings that they stand for."""
+
+
+class TokenHead(nn.Module):
+    """Scores embeds by their products with tokens' embeddings, which stay as they are."""
+
+    def __init__(self, embeddings: torch.Tensor, tokens: list[int]) -> None:
+        super().__init__()
+        self.register_buffer("table", embeddings[tokens].detach().clone())  # [tokens, D]
+        self.scale = nn.Parameter(8 / self.table.pow(2).sum(-1).mean())
+        self.variance = float(embeddings.detach().var())
+
+    def forward(self, embeds: torch.Tensor) -> torch.Tensor:
+        """[…, D] -> float32 [..., tokens]"""
+        return (embeds @ self.table.T.to(embeds.dtype)).float() * self.scale
+
+    def distance(self, embeds: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Mean square of what parts embeds from wanted ones, in variances of a token's embedding."""
+        return F.mse_loss(embeds.float(), wanted) / self.variance
+
+    def ctc(self, embeds: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
+        """The CTC loss of sequences of embeds [n, D]; 0 is the blank (Graves et al., 2006)."""
+        logits = [self(x).log_softmax(-1) for x in embeds]
+        lengths = torch.tensor([len(x) for x in logits])
+        padded = nn.utils.rnn.pad_sequence(logits)  # [embeds, sequences, tokens]
+        sizes = torch.tensor([len(t) for t in targets])
+        loss = F.ctc_loss(padded, torch.cat(targets), lengths, sizes, zero_infinity=True)
+        meant = torch.cat(logits).detach().exp() @ self.table
+        return loss + NEARNESS * self.distance(torch.cat(embeds), meant)
+
+
+def _greedy(logits: torch.Tensor) -> list[int]:
+    """The best path of a CTC head, without repetitions and blanks."""
+    best = logits.argmax(-1).unique_consecutive()
+    return best[best > 0].tolist()
+
 
 class AudioWords(nn.Module):
-    """The audio stage with a CTC head on its embeds."""
+    """The audio stage, whose embeds spell the words of a phrase."""
 
-    def __init__(self, model: OmniForTraining) -> None:
+    def __init__(self, model: OmniForTraining, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.audio, self.processor = model.audio, model.model_config.audio_processor
-        self.head = nn.Linear(model.model_config.audio.output_dim, len(CTC_UNITS) + 1)
+        self.head = TokenHead(model.llm.weight, _tokens(tokenizer, CTC_UNITS))
 
     def forward(self, mels: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """targets: int64 [units] a phrase, 0 is the blank."""
-        logits = [x.float().log_softmax(-1) for x in self.logits(mels)]
-        lengths = torch.tensor([len(x) for x in logits])
-        padded = nn.utils.rnn.pad_sequence(logits)  # [frames, phrases, units]
-        loss = F.ctc_loss(
-            padded, torch.cat(targets), lengths, torch.tensor([len(t) for t in targets]), zero_infinity=True
-        )
-        return {"loss": loss}
+        return {"loss": self.head.ctc(self.embeds(mels), targets)}
 
-    def logits(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [self.head(10 * embeds[1:-1]) for embeds in self.audio(mels)]
+    def embeds(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Without those of begin and end."""
+        return [embeds[1:-1] for embeds in self.audio(mels)]
 
     def prepare(self, seed: int) -> None:
         """Nothing to fit beforehand."""
@@ -56,7 +102,8 @@ class AudioWords(nn.Module):
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
         language: Language = "en" if rng.random() < 0.5 else "zh"
         text = _said(rng, language)
-        return log_mel(record(rng, text, language, split), self.processor), ctc_targets(text, language)
+        mel = log_mel(record(rng, text, language, split), self.processor)
+        return mask_mel(rng, mel) if split == "train" else mel, ctc_targets(text, language)
 
     @staticmethod
     def collate(batch: list[tuple[np.ndarray, list[int]]]) -> dict[str, Any]:
@@ -66,8 +113,7 @@ class AudioWords(nn.Module):
     def score(self, data: Generated) -> dict[str, float]:
         right = 0
         for mel, target in data:
-            best = self.logits([torch.from_numpy(mel)])[0].argmax(-1).unique_consecutive()
-            right += best[best > 0].tolist() == target
+            right += _greedy(self.head(self.embeds([torch.from_numpy(mel)])[0])) == target
         return {"phrases right": right / len(data)}
 
 
@@ -78,63 +124,161 @@ def _said(rng: random.Random, language: Language) -> str:
     return rng.choice(questions(rng, random_scene(rng), language))[0]
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _tokens(tokenizer: Tokenizer, units: Any) -> list[int]:
+    """The blank's token, which stands at every embed's place in a prompt, and the units'."""
+    found = [tokenizer.encode(unit, allow_special=False) for unit in units]
+    assert all(len(ids) == 1 for ids in found)
+    return [tokenizer.special("unk"), *(ids[0] for ids in found)]
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, empty: float = EMPTY_WEIGHT) -> torch.Tensor:
     weight = logits.new_ones(logits.shape[1], dtype=torch.float32)
-    weight[0] = EMPTY_WEIGHT
+    weight[0] = empty
     return F.cross_entropy(logits.float(), labels, weight, ignore_index=IGNORED)
 
 
-class VisionPatches(nn.Module):
-    """SigLIP with two heads on its features: the class of what a patch's centre shows, and its colour."""
+@dataclass
+class Picture:
+    """One slice, and one of: a class and a colour a patch; words by place; a line of letters."""
 
-    def __init__(self, model: OmniForTraining) -> None:
+    piece: PatchedSlice
+    patches: tuple[np.ndarray, np.ndarray] | None = None
+    places: dict[int, Words] | None = None
+    line: list[int] = field(default_factory=list)
+
+
+class VisionWords(nn.Module):
+    """The vision stage: its features tell what and which colour each patch shows, its embeds what stands where
+    in a scene, and the letters of a line of print."""
+
+    def __init__(self, model: OmniForTraining, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.vision = model.vision
+        self.vision, self.processor = model.vision, model.model_config.image_processor
         width = model.model_config.vision.hidden_size
         self.what, self.colour = nn.Linear(width, len(WHAT)), nn.Linear(width, len(COLOURS))
+        # WHAT and COLOURS begin with nothing, as does a head.
+        heads = (WHAT[1:], COLOURS[1:], LEVELS)
+        self.heads = nn.ModuleList(TokenHead(model.llm.weight, _tokens(tokenizer, units)) for units in heads)
 
     def forward(
-        self, patches: torch.Tensor, sizes: torch.Tensor, what: torch.Tensor, colour: torch.Tensor
+        self,
+        patches: torch.Tensor,
+        sizes: torch.Tensor,
+        dense: tuple[torch.Tensor, torch.Tensor],
+        places: torch.Tensor,
+        lines: list[torch.Tensor],
     ) -> dict[str, torch.Tensor]:
-        """patches [T, 3 * patch²], sizes [slices, 2], labels int64 [T]."""
-        features = self.features(patches, sizes)
-        return {"loss": _loss(self.what(features), what) + _loss(self.colour(features), colour)}
+        """patches [T, 3 * patch²], sizes [slices, 2]; first the slices with `dense`, classes and colours of patches
+        int64 [patches], then those with `places` [scenes, 3, query_num], then those with `lines`."""
+        features, shapes = self.features(patches, sizes), [(int(h), int(w)) for h, w in sizes]
+        count, known = len(shapes) - len(places) - len(lines), len(dense[0])
+        loss = features.new_zeros((), dtype=torch.float32)
+        if count:
+            loss = loss + _loss(self.what(features[:known]), dense[0]) + _loss(self.colour(features[:known]), dense[1])
+        if count == len(shapes):
+            return {"loss": loss}
+        embeds = self.vision.resampler(features[known:], shapes[count:])  # [slices, query_num, D]
+        if len(places):
+            loss = loss + self._places(embeds[: len(places)], places)
+        if lines:
+            loss = loss + self.heads[0].ctc(list(embeds[len(places) :]), lines)
+        return {"loss": loss}
+
+    def _places(self, embeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        labels = places.transpose(0, 1).flatten(1)  # [3, scenes * query_num]
+        flat, something = embeds.flatten(0, 1), labels[0] > 0
+        loss = _loss(self.heads[0](flat), labels[0], EMPTY_PLACES)
+        wanted = self.heads[0].table[labels[0]]
+        for head, wanted_units in zip(self.heads[1:], labels[1:], strict=True):
+            loss = loss + F.cross_entropy(head(flat[something]), wanted_units[something])
+            wanted = wanted + head.table[wanted_units] * something[:, None]
+        return loss + NEARNESS * self.heads[0].distance(flat, wanted)
 
     def features(self, patches: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         return self.vision.vpm(patches, [(int(h), int(w)) for h, w in sizes], lambda: None)
 
     def prepare(self, seed: int) -> None:
         """Fits the first layer to the pictures it will see."""
-        seen = [piece.patches for piece, _, _ in Generated(self.draw, WHITENING_PICTURES, seed, "train")]
+        seen = [item.piece.patches for item in Generated(self.draw, WHITENING_PICTURES, seed, "train")]
         embedding = self.vision.vpm.embeddings.patch_embedding
         assert embedding.bias is not None
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
-    @staticmethod
-    def draw(rng: random.Random, split: Split, difficulty: float) -> tuple[PatchedSlice, np.ndarray, np.ndarray]:
-        picture, what, colour = dense_example(rng, split, difficulty)
-        patches, rows, columns = patchify(picture, 14)
-        return PatchedSlice(torch.from_numpy(patches), rows, columns), what, colour
+    def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
+        """Patches more at first, lines more in the end."""
+        kind = rng.random()
+        if kind < 0.6 - 0.35 * difficulty:
+            picture, what, colour = dense_example(rng, split, difficulty)
+            return Picture(self._piece(picture), patches=(what, colour))
+        if rng.random() < 0.35:
+            scene = random_scene(rng)
+            return Picture(self._whole(draw(scene)), places=thing_words(scene))
+        language: Language = "en" if rng.random() < 0.5 else "zh"
+        if rng.random() < 0.12:
+            page = random_page(rng, language, split)
+            row = rng.randrange(len(page.cells))
+            column = rng.randrange(len(page.cells[0]))
+            sliced = slice_image(page.picture, self.processor)
+            piece = sliced.slices[1 + row * len(page.cells[0]) + column]
+            return Picture(self._piece(piece), line=_letters(page.cells[row][column]))
+        text = random_text(rng, language, split, 8 if language == "en" else 6)
+        return Picture(self._whole(print_text(rng, text, language, split)), line=_letters(text))
+
+    def _whole(self, picture: Image.Image) -> PatchedSlice:
+        return self._piece(slice_image(picture, self.processor).slices[0])
+
+    def _piece(self, picture: Image.Image) -> PatchedSlice:
+        patches, rows, columns = patchify(picture, self.processor.patch_size)
+        return PatchedSlice(torch.from_numpy(patches), rows, columns)
 
     @staticmethod
-    def collate(batch: list[tuple[PatchedSlice, np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    def collate(batch: list[Picture]) -> dict[str, Any]:
+        dense = [item for item in batch if item.patches is not None]
+        scenes = [item for item in batch if item.places is not None]
+        # Slices of one size run through the resampler as one.
+        lines = sorted((item for item in batch if item.line), key=lambda item: (item.piece.rows, item.piece.columns))
+        pieces = [item.piece for item in (*dense, *scenes, *lines)]
+        places = np.zeros((len(scenes), 3, COLUMNS * ROWS), dtype=np.int64)
+        for number, item in enumerate(scenes):
+            for place, words in (item.places or {}).items():
+                places[number, :, place] = _classes(words)
+        labels = [np.concatenate([item.patches[i] for item in dense if item.patches] or [_NONE]) for i in (0, 1)]
         return {
-            "patches": torch.cat([piece.patches for piece, _, _ in batch]),
-            "sizes": torch.tensor([(piece.rows, piece.columns) for piece, _, _ in batch]),
-            "what": torch.from_numpy(np.concatenate([what for _, what, _ in batch])),
-            "colour": torch.from_numpy(np.concatenate([colour for _, _, colour in batch])),
+            "patches": torch.cat([piece.patches for piece in pieces]),
+            "sizes": torch.tensor([(piece.rows, piece.columns) for piece in pieces]),
+            "dense": tuple(torch.from_numpy(label) for label in labels),
+            "places": torch.from_numpy(places),
+            "lines": [torch.tensor(item.line) for item in lines],
         }
 
     @torch.inference_mode()
     def score(self, data: Generated) -> dict[str, float]:
-        """Patches right, among those that show something."""
-        right = torch.zeros(2)
-        shown = torch.zeros(2)
+        """Of patches and of places those right that show something, of lines those right as a whole."""
+        right: dict[str, list[bool]] = {"patches": [], "places": [], "lines": []}
         for item in data:
             batch = self.collate([item])
             features = self.features(batch["patches"], batch["sizes"])
-            for i, (head, labels) in enumerate(((self.what, batch["what"]), (self.colour, batch["colour"]))):
-                something = labels > 0
-                right[i] += (head(features).argmax(-1) == labels)[something].sum()
-                shown[i] += something.sum()
-        return {"what": float(right[0] / shown[0]), "colour": float(right[1] / shown[1])}
+            if item.patches is not None:
+                what = batch["dense"][0]
+                right["patches"] += (self.what(features).argmax(-1) == what)[what > 0].tolist()
+                continue
+            embeds = self.vision.resampler(features, [(item.piece.rows, item.piece.columns)])[0]
+            if item.places is not None:
+                found = torch.stack([head(embeds).argmax(-1) for head in self.heads])  # [3, query_num]
+                wanted = batch["places"][0]
+                right["places"] += (found[:2] == wanted[:2]).all(0)[wanted[0] > 0].tolist()
+            else:
+                right["lines"].append(_greedy(self.heads[0](embeds)) == item.line)
+        return {name: sum(each) / len(each) for name, each in right.items() if each}
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def _letters(text: str) -> list[int]:
+    return [WHAT.index(letter) for letter in text]
+
+
+def _classes(words: Words) -> tuple[int, int, int]:
+    shape, colour, level = words
+    return WHAT.index(shape), COLOURS.index(colour), 1 + LEVELS.index(level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.processing.tokenizer import Tokenizer
 from pipeline.types import AudioEmbeds, ImageEmbeds, MediaEmbeds, Message
 
 from .model import IGNORED
+from .sketch import PictureSketch, SpeechSketch, Words
 
 MAX_PIXELS = 40_000_000
 MAX_SECONDS = 600.0
@@ -36,6 +37,8 @@ class Features:
     mels: list[np.ndarray]  # float32 [n_mels, 2 * frames] a span
     image_positions: list[int]
     audio_positions: list[int]
+    sketched: dict[int, list[int]] = field(default_factory=dict)
+    """Positions of sketched media: the tokens whose embeddings add up to the embed there."""
 
 
 class Featuriser:
@@ -58,12 +61,17 @@ class Featuriser:
         sizes: list[tuple[int, int]] = []
         mels: list[np.ndarray] = []
         media: list[MediaEmbeds] = []
+        sketches: dict[int, list[Words]] = {}  # by medium: the words at each of its embeds
         messages: list[Message] = []
         for turn in conversations:
             content = turn["content"]
             content = {"text": content} if isinstance(content, str) else content
             first = len(media)
             for source in listed(content.get("image")):
+                if isinstance(source, PictureSketch):
+                    media.append(ImageEmbeds(_shape(len(source.slices), self.config.vision.query_num), source.grid))
+                    sketches[len(media) - 1] = [words for piece in source.slices for words in piece]
+                    continue
                 sliced = image_processing.slice_image(_picture(source), self.image)
                 for picture in sliced.slices:
                     values, rows, columns = image_processing.patchify(picture, self.image.patch_size)
@@ -72,6 +80,10 @@ class Featuriser:
                 media.append(ImageEmbeds(_shape(len(sliced.slices), self.config.vision.query_num), sliced.grid))
             middle = len(media)
             for source in listed(content.get("audio")):
+                if isinstance(source, SpeechSketch):
+                    media.append(AudioEmbeds(_shape(len(source.embeds) + 2), (len(source.embeds) + 2,)))
+                    sketches[len(media) - 1] = [(), *source.embeds, ()]
+                    continue
                 spans = [
                     audio_processing.log_mel(part, self.config.audio_processor) for part in self._stretches(source)
                 ]
@@ -82,12 +94,24 @@ class Featuriser:
             messages.append(Message(turn["role"], content.get("text") or "", images, audios))
         prompt = build_prompt(self.tokenizer, messages, media, add_generation_prompt=False)
         positions: dict[type, list[int]] = {ImageEmbeds: [], AudioEmbeds: []}
+        sketched: dict[int, list[int]] = {}
         for span in prompt.spans:
-            positions[type(media[span.media])] += range(span.start, span.start + span.length)
+            if span.media in sketches:
+                for i, words in enumerate(sketches[span.media][span.offset : span.offset + span.length]):
+                    sketched[span.start + i] = self._tokens(words)
+            else:
+                positions[type(media[span.media])] += range(span.start, span.start + span.length)
         labels = self._labels(prompt.token_ids, messages, media)
         return Features(
-            list(prompt.token_ids), labels, patches, sizes, mels, positions[ImageEmbeds], positions[AudioEmbeds]
+            list(prompt.token_ids), labels, patches, sizes, mels, positions[ImageEmbeds], positions[AudioEmbeds],
+            sketched,
         )
+
+    def _tokens(self, words: Words) -> list[int]:
+        """A token a word; nothing at all is what stands at a medium's places in the prompt."""
+        ids = [token for word in words for token in self.tokenizer.encode(word, allow_special=False)]
+        assert len(ids) == len(words), f"{words} are not one token each"
+        return ids or [self.tokenizer.special("unk")]
 
     def _labels(self, ids: Sequence[int], messages: list[Message], media: list[MediaEmbeds]) -> list[int]:
         """What each position should say next: an assistant's tokens, its closing token included."""

@@ -3,7 +3,7 @@
 A transformer that starts from noise spends most of a small budget on finding out what is near what. Here
 every head of an encoder begins by looking at one place a fixed offset away, as a convolution would
 (Zheng et al., "Structured Initialization for Attention in Vision Transformers", 2024), and every query of
-the resampler at one place of the slice. All of it is free to change in training.
+the resampler at one part of the slice. All of it is free to change in training.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import torch
 
 from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
-from pipeline.model.vision import sincos_2d
 
 from .model import OmniForTraining
+from .sketch import COLUMNS
 
 EMBED_STD = 0.1  # of token embeddings and of the encoders' outputs alike
 SHARPNESS = 2.8  # of a head's attention to its offset: the entries of its query and key projections
+
+VISION_WAVES = (2.0, 0.05)  # the highest and lowest frequency of a place, in radians a patch
+RESAMPLER_SHARPNESS = (1.5, 1.7)  # down and across, as SHARPNESS
 
 WHITENING_FLOOR = 1e-3  # of the largest variance: what is rarer than this is mostly noise
 
@@ -66,7 +69,7 @@ def _local_vision(config: ModelConfig, drawn: dict[str, torch.Tensor]) -> dict[s
     count = c.hidden_size // 8  # frequencies of an axis
     side, patches = c.positions_per_side, config.image_processor.scale_resolution // c.patch_size
     places = torch.arange(side) * (patches / side)  # buckets, in patches of a square slice
-    frequencies = _frequencies(count, 2.0, 0.05)
+    frequencies = _frequencies(count, *VISION_WAVES)
     waves = _waves(places, frequencies)  # [side, 2 * count]
     table = torch.zeros(side, side, c.hidden_size)
     table[..., -4 * count : -2 * count] = waves[:, None]
@@ -112,23 +115,43 @@ def _local_audio(config: ModelConfig, drawn: dict[str, torch.Tensor]) -> dict[st
 
 
 def _local_resampler(config: ModelConfig, drawn: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Queries are the position embeddings of a grid over a square slice, compared in the frequencies
-    that tell near places apart."""
-    d, side = config.decoder.hidden_size, math.isqrt(config.vision.query_num)
-    per_slice = config.image_processor.scale_resolution // config.image_processor.patch_size
-    step = per_slice // side
-    places = sincos_2d(d, per_slice, per_slice).view(per_slice, per_slice, d)
-    query = (places[::step, ::step] + places[step - 1 :: step, step - 1 :: step]).reshape(side * side, d) / 2
-    quarter = d // 4
-    near = (torch.arange(d) % quarter < quarter // 4).nonzero().flatten()  # from 1 down to 1/10 rad a patch
-    picked = torch.zeros(d, d)
-    for head in range(d // 128):
-        picked[head * 128 + torch.arange(len(near)), near] = 2.0
+    """Each query looks at one of `sketch.COLUMNS` by `sketch.ROWS` parts of a slice of any shape, each head at a
+    strip of it: by the waves of the vision encoder's positions, which reach the resampler with the features."""
+    c, d = config.vision, config.decoder.hidden_size
+    count = c.hidden_size // 8
+    frequencies = _frequencies(count, *VISION_WAVES)
+    side = config.image_processor.scale_resolution / c.patch_size  # of a square slice, in patches
+    columns, rows = COLUMNS, c.query_num // COLUMNS
+    # In these dimensions the resampler's own position embedding hardly changes from patch to patch.
+    still = torch.arange(d)[torch.arange(d) % (d // 4) >= d // 8][: 4 * count]
+    kv_proj = drawn["vision.resampler.kv_proj.weight"].clone()
+    kv_proj[still] = 0
+    kv_proj[still, torch.arange(c.hidden_size - 4 * count, c.hidden_size)] = 1.0
+
+    # The left edge of a column and the first row of a part, as a patch's position is its upper left corner.
+    x = torch.arange(columns).repeat_interleave(rows) * side / columns
+    y = torch.arange(rows).repeat(columns) * side / rows
+    query = torch.zeros(c.query_num, d)
+    query[:, : 4 * count] = torch.cat([_waves(y, frequencies), _waves(x, frequencies)], dim=1)
+
+    heads = d // 128
+    projections = torch.zeros(2, d, d)
+    for head in range(heads):
+        down = ((head + 0.5) / heads * side / rows) - 0.5
+        for axis, offset in enumerate((down, max(side / columns - 1, 0) / 2)):
+            turn, first = frequencies * offset, 2 * axis * count
+            sines = head * 128 + first + torch.arange(count)
+            cosines, wave = sines + count, first + torch.arange(count)
+            weight = RESAMPLER_SHARPNESS[axis] * (frequencies < 1.5) ** 0.5
+            projections[1, sines, still[wave]] = projections[1, cosines, still[wave + count]] = weight
+            projections[0, sines, wave] = projections[0, cosines, wave + count] = weight * turn.cos()
+            projections[0, sines, wave + count] = weight * turn.sin()
+            projections[0, cosines, wave] = -weight * turn.sin()
     value = drawn["vision.resampler.attn.in_proj_weight"][2 * d :]
     return {
         "vision.resampler.query": query,
-        "vision.resampler.attn.in_proj_weight": torch.cat([picked, picked, value]),
-        "vision.resampler.ln_kv.weight": torch.full((d,), 0.3),
+        "vision.resampler.kv_proj.weight": kv_proj,
+        "vision.resampler.attn.in_proj_weight": torch.cat([*projections, value]),
     }
 
 

@@ -24,6 +24,10 @@ from .attention import MatmulAttention
 
 HEAD = "llm.lm_head.weight"
 
+LOUDNESS, SKETCH_NOISE = (0.7, 1.4), 0.4
+"""How far embeds of sketches are from the sum of their tokens' embeddings: a factor, and a share of the noise.
+Encoders will only come near."""
+
 IGNORED = -100
 """The label of a position that no loss is taken at (torch's cross_entropy default)."""
 
@@ -93,7 +97,18 @@ class OmniForTraining(nn.Module):
             parts += self.audio(media["mels"])
         if parts:
             embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
+        if len(media.get("sketch", ())):
+            embeds = embeds.index_copy(0, media["sketch_positions"], self._sketched(media["sketch"]).to(embeds.dtype))
         return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
+
+    def _sketched(self, tokens: torch.Tensor) -> torch.Tensor:
+        """int64 [n, most], padded with IGNORED: each row's embeddings added up, louder or softer, with noise."""
+        table = self.llm.model.embed_tokens.weight
+        total = (table[tokens.clamp(min=0)] * (tokens != IGNORED)[..., None]).sum(1)  # [n, D]
+        if not self.training:
+            return total
+        loudness = torch.empty(len(total), 1, device=total.device).uniform_(*LOUDNESS)
+        return total * loudness + SKETCH_NOISE * table.detach().std() * torch.randn_like(total)
 
     def activation_checkpointing_enable(
         self,

@@ -17,14 +17,16 @@ import torch
 from safetensors.torch import save_file
 from transformers import Trainer, TrainingArguments
 
-from .encoder_heads import AudioWords, VisionPatches
+from pipeline.processing.tokenizer import Tokenizer
+
+from .encoder_heads import AudioWords, VisionWords
 from .hardware import trains_in_bfloat16
 from .model import OmniForTraining
 from .muon import MuonAdamW
 from .synthetic.generated import Generated
 from .trainer import last_checkpoint
 
-TASKS: dict[str, Any] = {"audio": AudioWords, "vision": VisionPatches}
+TASKS: dict[str, Any] = {"audio": AudioWords, "vision": VisionWords}
 
 
 def pretrain(
@@ -41,7 +43,7 @@ def pretrain(
 ) -> dict[str, float]:
     """Trains, scores on `held_out` examples, writes `output/model.safetensors`; the scores."""
     torch.manual_seed(seed)
-    model = TASKS[task](OmniForTraining.from_pretrained(checkpoint))
+    model = TASKS[task](OmniForTraining.from_pretrained(checkpoint), Tokenizer(checkpoint))
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=steps,

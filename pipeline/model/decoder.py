@@ -35,6 +35,7 @@ def rope_tables(config: DecoderConfig) -> tuple[torch.Tensor, torch.Tensor]:
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """x: [T, heads, head size]; cos, sin: [T, 1, head size]. Llama's pairing: i with i + half."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # under autocast: products of two dtypes are slow
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
@@ -45,8 +46,7 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.empty(dim)), eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scaled = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps)
-        return self.weight * scaled.to(x.dtype)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class SelfAttention(nn.Module):

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pipeline.config import ModelConfig
 from training.initialise import initial_weights
-from training.tokenizer import train_tokenizer
+from training.tokenizer import make_tokenizer
 
 HIDDEN = 128  # one head of the resampler
 
@@ -65,7 +65,7 @@ Turn = dict[str, Any]
 def write_tiny(path: Path, seed: int = 0) -> Path:
     """The released layout with random weights in float32."""
     path.mkdir(parents=True, exist_ok=True)
-    train_tokenizer(CONFIG["vocab_size"], LINES).save_pretrained(path)
+    make_tokenizer(CONFIG["vocab_size"], LINES).save_pretrained(path)
     for name, value in (("config", CONFIG), ("preprocessor_config", PREPROCESSOR), ("generation_config", GENERATION)):
         (path / f"{name}.json").write_text(json.dumps(value))
     tensors = initial_weights(ModelConfig.from_pretrained(path), seed)

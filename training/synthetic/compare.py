@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-
-from PIL import Image
+from typing import Any
 
 from .example import Example, Language, Split, turns
 from .lettering import print_text, random_number
@@ -15,7 +14,7 @@ from .shapes import SHAPES
 
 Pair = tuple[str, str]
 
-Pictures = tuple[Image.Image, Image.Image]
+Pictures = tuple[Any, Any]
 
 WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
     "en": {
@@ -45,25 +44,36 @@ ORDINALS: dict[Language, tuple[str, str]] = {"en": ("first", "second"), "zh": ("
 YES_NO: dict[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("是", "不是")}
 
 
-def compare_example(rng: random.Random, language: Language, split: Split) -> Example:
+def compare_example(
+    rng: random.Random,
+    language: Language,
+    split: Split,
+    draw: Callable[[Scene], Any] = draw,
+    printed: Callable[..., Any] = print_text,
+) -> Example:
     """Two pictures with 2 or 3 turns about them, as many as fit; in a test with one."""
-    kinds: tuple[Callable[..., tuple[Pictures, list[Pair]]], ...] = (_scenes, _single_things, _numbers)
-    pictures, pairs = rng.choice(kinds)(rng, language, split)
+    kind = rng.randrange(3)
+    if kind == 2:
+        numbers, pairs = _numbers(rng, language)
+        pictures: Pictures = tuple(printed(rng, number, language, split) for number in numbers)
+    else:
+        scenes, pairs = (_scenes, _single_things)[kind](rng, language)
+        pictures = draw(scenes[0]), draw(scenes[1])
     rng.shuffle(pairs)
     count = 1 if split == "test" else rng.randint(2, 3)
     return Example("compare", language, turns(pairs[:count], image=list(pictures)))
 
 
-def _scenes(rng: random.Random, language: Language, split: Split) -> tuple[Pictures, list[Pair]]:
+def _scenes(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair]]:
     """Different numbers of shapes."""
     scenes = [random_scene(rng, count) for count in rng.sample(range(1, 7), 2)]
     most = 0 if len(scenes[0].things) > len(scenes[1].things) else 1
     kind = rng.choice(("more", "fewer"))
     pairs = [(rng.choice(WORDINGS[language][kind]), PLACES[language][most if kind == "more" else 1 - most])]
-    return (draw(scenes[0]), draw(scenes[1])), pairs + _shown_in_one(rng, language, scenes)
+    return scenes, pairs + _shown_in_one(rng, language, scenes)
 
 
-def _single_things(rng: random.Random, language: Language, split: Split) -> tuple[Pictures, list[Pair]]:
+def _single_things(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair]]:
     """One shape each; shape and colour are each the same half of the time."""
     first = random_scene(rng, 1)
     shape, colour = first.things[0].shape, first.things[0].colour
@@ -75,10 +85,10 @@ def _single_things(rng: random.Random, language: Language, split: Split) -> tupl
         (rng.choice(WORDINGS[language][kind]), YES_NO[language][0 if same else 1])
         for kind, same in (("shape", same_shape), ("colour", same_colour))
     ]
-    return (draw(first), draw(second)), pairs
+    return [first, second], pairs
 
 
-def _numbers(rng: random.Random, language: Language, split: Split) -> tuple[Pictures, list[Pair]]:
+def _numbers(rng: random.Random, language: Language) -> tuple[tuple[str, str], list[Pair]]:
     """Different printed numbers, half of the time with equally many digits."""
     digits = rng.randint(1, 3)
     first = random_number(rng, digits)
@@ -92,8 +102,7 @@ def _numbers(rng: random.Random, language: Language, split: Split) -> tuple[Pict
         (rng.choice(wordings[kind]), PLACES[language][greater if kind == "greater" else 1 - greater]),
         (rng.choice(wordings["number"]).format(which=ORDINALS[language][which]), (first, second)[which]),
     ]
-    pictures = print_text(rng, first, language, split), print_text(rng, second, language, split)
-    return pictures, pairs
+    return (first, second), pairs
 
 
 def _shown_in_one(rng: random.Random, language: Language, scenes: list[Scene]) -> list[Pair]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from .example import Example, Language, Split, assistant, user
-from .scene import draw, random_scene
+from .scene import Scene, draw, random_scene
 from .scene_questions import questions
 from .speech import record
 from .words import phrase
@@ -36,13 +37,21 @@ REQUESTS: dict[Language, tuple[str, ...]] = {
 SILENT_REQUEST = 0.25  # how often nothing is written beside the recording
 
 
-def transcription_example(rng: random.Random, language: Language, split: Split) -> Example:
+def transcription_example(
+    rng: random.Random, language: Language, split: Split, record: Callable[..., Any] = record
+) -> Example:
     said = phrase(rng, language)
     request = "" if rng.random() < SILENT_REQUEST else rng.choice(REQUESTS[language])
     return Example("speech", language, [user(request, audio=record(rng, said, language, split)), assistant(said)])
 
 
-def spoken_example(rng: random.Random, language: Language, split: Split) -> Example:
+def spoken_example(
+    rng: random.Random,
+    language: Language,
+    split: Split,
+    draw: Callable[[Scene], Any] = draw,
+    record: Callable[..., Any] = record,
+) -> Example:
     """Spoken questions about a picture, which comes with the first; one question in a test."""
     scene = random_scene(rng)
     asked = questions(rng, scene, language)

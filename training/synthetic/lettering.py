@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -12,6 +14,7 @@ from .example import Example, Language, Split, assistant, user
 from .fonts import Font, fonts, load
 from .scene import COLOURS, SLICE, Background, Colour, jittered, random_background, random_size, shade
 from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN, words
+from .words import CTC_UNITS
 
 NARROWEST_LATIN, NARROWEST_ZH = 13, 20
 LARGEST = 120  # em
@@ -25,9 +28,12 @@ DARK_INKS = ("red", "green", "blue", "purple", "brown", "black", "black")
 LIGHT_INKS = ("yellow", "orange", "white", "white")
 
 
-def lettering_example(rng: random.Random, language: Language, split: Split) -> Example:
+def lettering_example(
+    rng: random.Random, language: Language, split: Split, printed: Callable[..., Any] | None = None
+) -> Example:
+    """`printed` draws instead of `print_text`, from the same arguments."""
     text = random_text(rng, language, split, max_length=8 if language == "en" else 6)
-    picture = print_text(rng, text, language, split)
+    picture = (printed or print_text)(rng, text, language, split)
     question = rng.choice(QUESTIONS[language])
     return Example("text", language, [user(question, image=picture), assistant(text)])
 
@@ -42,7 +48,7 @@ def random_text(rng: random.Random, language: Language, split: Split, max_length
     if kind < 0.5:
         return _random_code(rng, rng.randint(1, max_length))
     shown: Split = "test" if split == "test" and rng.random() < 0.5 else "train"
-    return cased(rng, rng.choice(words(shown, max_length)))
+    return cased(rng, rng.choice(words(shown, max_length)), split)
 
 
 def random_number(rng: random.Random, digits: int) -> str:
@@ -56,9 +62,15 @@ def _random_code(rng: random.Random, length: int) -> str:
     return code
 
 
-def cased(rng: random.Random, word: str) -> str:
-    """The word in lower case, Capitalised or in UPPER case, where these can be told apart."""
-    return rng.choice((word, word.capitalize(), word.upper())) if not CASELESS.issuperset(word) else word.upper()
+def cased(rng: random.Random, word: str, split: Split) -> str:
+    """The word in lower case, Capitalised or in UPPER case, where these can be told apart.
+
+    In training a word that is a token of its own in lower case is not printed so: letters are to be read.
+    """
+    if CASELESS.issuperset(word):
+        return word.upper()
+    forms = (word, word.capitalize(), word.upper())
+    return rng.choice(forms[1:] if split == "train" and word in CTC_UNITS else forms)
 
 
 def print_text(rng: random.Random, text: str, language: Language, split: Split) -> Image.Image:

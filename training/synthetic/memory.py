@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from .arithmetic import sum_turn
 from .example import Example, Language, Split, assistant, user
 from .facts import fact_turn
-from .scene import draw, random_scene
+from .scene import Scene, draw, random_scene
 from .scene_questions import questions
 from .smalltalk import greeting_turn
 
@@ -95,10 +96,12 @@ PICTURE = 0.3  # how often a picture is to be remembered
 Turns = list[dict[str, Any]]
 
 
-def memory_example(rng: random.Random, language: Language, split: Split) -> Example:
+def memory_example(
+    rng: random.Random, language: Language, split: Split, draw: Callable[[Scene], Any] = draw
+) -> Example:
     """One or two things are told, or a picture shown; 0 to 2 other turns follow (1 or 2 after a picture),
     and the last turn asks."""
-    made = _picture(rng, language, split) if rng.random() < PICTURE else _told(rng, language, split)
+    made = _picture(rng, language, split, draw) if rng.random() < PICTURE else _told(rng, language, split)
     return Example("memory", language, made)
 
 
@@ -122,7 +125,7 @@ def _told(rng: random.Random, language: Language, split: Split) -> Turns:
     return conversation
 
 
-def _picture(rng: random.Random, language: Language, split: Split) -> Turns:
+def _picture(rng: random.Random, language: Language, split: Split, draw: Callable[[Scene], Any]) -> Turns:
     scene = random_scene(rng)
     asked = questions(rng, scene, language)
     (first, first_answer), (last, last_answer) = rng.sample(asked, 2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -37,13 +39,22 @@ QUESTIONS: dict[Language, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Page:
-    picture: Image.Image
+    picture: Any
     cells: list[list[str]]  # [rows][columns]
 
 
-def page_example(rng: random.Random, language: Language, split: Split) -> Example:
-    """A page with 3 to 5 turns about different cells (all of them if there are fewer); in a test with one."""
-    page = random_page(rng, language, split)
+def page_example(
+    rng: random.Random, language: Language, split: Split, sketch: Callable[..., Any] | None = None
+) -> Example:
+    """A page with 3 to 5 turns about different cells (all of them if there are fewer); in a test with one.
+
+    `sketch` makes a picture of cells that are not drawn.
+    """
+    if sketch:
+        cells = random_cells(rng, language, split, *rng.choice(GRIDS))
+        page = Page(sketch(rng, cells), cells)
+    else:
+        page = random_page(rng, language, split)
     places = [(r, c) for r, row in enumerate(page.cells) for c in range(len(row))]
     count = 1 if split == "test" else min(rng.randint(3, 5), len(places))
     pairs = [
@@ -61,7 +72,7 @@ def random_page(rng: random.Random, language: Language, split: Split) -> Page:
     _rule(rng, picture, rows, columns)
     _, ink = random_ink(rng, background)
     font = rng.choice(fonts(language, split))
-    cells = [[random_text(rng, language, split, max_length=4) for _ in range(columns)] for _ in range(rows)]
+    cells = random_cells(rng, language, split, rows, columns)
     for row, texts in enumerate(cells):
         for column, text in enumerate(texts):
             mask = _fitted(rng, text, font, (width // columns, height // rows))
@@ -69,6 +80,10 @@ def random_page(rng: random.Random, language: Language, split: Split) -> Page:
             top = row * height / rows + _slack(rng, height / rows - mask.height)
             picture.paste(ink, (round(left), round(top)), mask)
     return Page(shade(picture, background), cells)
+
+
+def random_cells(rng: random.Random, language: Language, split: Split, rows: int, columns: int) -> list[list[str]]:
+    return [[random_text(rng, language, split, max_length=4) for _ in range(columns)] for _ in range(rows)]
 
 
 def grid_of(size: Size) -> tuple[int, int] | None:

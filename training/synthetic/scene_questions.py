@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 from itertools import permutations
+from typing import Any
 
 from .example import Example, Language, Split, turns
 from .scene import COLOURS, Scene, draw, random_scene
@@ -96,7 +98,9 @@ def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair
     return pairs
 
 
-def scene_example(rng: random.Random, language: Language, split: Split) -> Example:
+def scene_example(
+    rng: random.Random, language: Language, split: Split, draw: Callable[[Scene], Any] = draw
+) -> Example:
     """A scene with 3 to 5 turns about it; in a test with one."""
     # Now and then few kinds, so that there is something to count.
     shapes = SHAPES if rng.random() < 0.75 else rng.sample(SHAPES, rng.randint(1, 2))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import soxr
+from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
 from .espeak import SAMPLE_RATE as ESPEAK_RATE
 from .espeak import say
@@ -42,6 +43,8 @@ VARIANTS: dict[Split, tuple[str, ...]] = {
 RATES: dict[Split, range] = {"train": range(110, 191, 10), "test": range(115, 191, 10)}
 PITCHES: dict[Split, range] = {"train": range(20, 81, 4), "test": range(22, 81, 4)}
 RANGES = (30, 50, 70)
+
+SPEEDS = (0.88, 1.14)  # the voice's length of throat with them
 
 SILENCE = 0.01  # of the peak; quieter samples at the ends are cut off
 
@@ -90,7 +93,7 @@ def record(rng: random.Random, text: str, language: Language, split: Split) -> n
 def augment(rng: random.Random, samples: np.ndarray) -> np.ndarray:
     """float32 [n] -> float32 [about n]: speed, tone, noise and loudness vary; the peak is 0.2 to 0.95."""
     if rng.random() < 0.5:
-        samples = soxr.resample(samples, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(0.94, 1.06), quality="MQ")
+        samples = soxr.resample(samples, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(*SPEEDS), quality="MQ")
     if rng.random() < 0.4:
         samples = _filter(rng, samples)
     if rng.random() < 0.75:
@@ -98,20 +101,33 @@ def augment(rng: random.Random, samples: np.ndarray) -> np.ndarray:
     return (samples * (rng.uniform(0.2, 0.95) / np.abs(samples).max())).astype(np.float32)
 
 
+def mask_mel(rng: random.Random, mel: np.ndarray) -> np.ndarray:
+    """[mels, frames], sometimes with a band of mels or a moment at its mean (Park et al., "SpecAugment", 2019)."""
+    mel = mel.copy()
+    for axis, most in ((0, mel.shape[0] // 6), (1, min(mel.shape[1] // 12, 12))):
+        if rng.random() < 0.4 and most > 1:
+            width = rng.randint(1, most)
+            start = rng.randrange(mel.shape[axis] - width)
+            mel[(slice(None),) * axis + (slice(start, start + width),)] = mel.mean()
+    return mel
+
+
 def _filter(rng: random.Random, samples: np.ndarray) -> np.ndarray:
     """A slope over the frequencies, and sometimes a low-pass as of a telephone."""
-    spectrum = np.fft.rfft(samples)
-    octaves = np.log2(np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE).clip(50) / 1000)  # from 1 kHz
+    size = next_fast_len(len(samples), real=True)
+    spectrum = rfft(samples, size)
+    octaves = np.log2(rfftfreq(size, 1 / SAMPLE_RATE).clip(50) / 1000).astype(np.float32)  # from 1 kHz
     decibels = rng.uniform(-3, 3) * octaves
     if rng.random() < 0.4:
         decibels -= 24 * (octaves - np.log2(rng.uniform(3, 6))).clip(0)  # cut-off in kHz, 24 dB an octave
-    return np.fft.irfft(spectrum * 10 ** (decibels / 20), len(samples)).astype(np.float32)
+    return irfft(spectrum * 10 ** (decibels / 20), size)[: len(samples)]
 
 
 def _noise(rng: random.Random, length: int, level: float) -> np.ndarray:
     """White or pink noise [length] of this root mean square."""
     noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(length, dtype=np.float32)
     if rng.random() < 0.5:
-        spectrum = np.fft.rfft(noise) / np.sqrt(np.arange(length // 2 + 1).clip(1))
-        noise = np.fft.irfft(spectrum, length).astype(np.float32)
+        size = next_fast_len(length, real=True)
+        spectrum = rfft(noise, size) / np.sqrt(np.arange(size // 2 + 1, dtype=np.float32).clip(1))
+        noise = irfft(spectrum, size)[:length]
     return noise * np.float32(level / np.sqrt(np.mean(noise**2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from torch.utils.data import Dataset
 
@@ -20,6 +21,7 @@ from .outside import refusal_example
 from .page import page_example
 from .reading import reading_example
 from .scene_questions import scene_example
+from .sketching import sketch_page, sketch_scene, sketch_speech, sketch_text
 from .smalltalk import greeting_example
 
 TASKS: dict[str, Generator] = {
@@ -37,7 +39,21 @@ TASKS: dict[str, Generator] = {
     "refusal": refusal_example,
 }
 
-TRAINING_ONLY: dict[str, Generator] = {"reading": reading_example, "told": told_example}
+SKETCHED: dict[str, Generator] = {
+    "shapes": partial(scene_example, draw=sketch_scene),
+    "text": partial(lettering_example, printed=sketch_text),
+    "page": partial(page_example, sketch=sketch_page),
+    "compare": partial(compare_example, draw=sketch_scene, printed=sketch_text),
+    "speech": partial(transcription_example, record=sketch_speech),
+    "spoken": partial(spoken_example, draw=sketch_scene, record=sketch_speech),
+    "memory": partial(memory_example, draw=sketch_scene),
+}
+
+TRAINING_ONLY: dict[str, Generator] = {
+    "reading": reading_example,
+    "told": told_example,
+    **{f"sketched {task}": generator for task, generator in SKETCHED.items()},
+}
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 
