@@ -22,7 +22,7 @@ from pipeline.model.decoder import DecoderModel
 from pipeline.model.weights import load_stage
 from pipeline.omni import Omni
 from pipeline.processing.tokenizer import Tokenizer
-from training.tokenizer import train_tokenizer
+from training.tokenizer import make_tokenizer
 
 from .golden import write_golden
 
@@ -47,7 +47,7 @@ def golden_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The golden checkpoint, with a tokenizer that fits its vocabulary of 512."""
     tokenizer = tmp_path_factory.mktemp("tokenizer")
     lines = [line for file in sorted(TEXT.glob("*.txt")) for line in file.read_text("utf-8").splitlines()]
-    train_tokenizer(512, lines).save_pretrained(tokenizer)
+    make_tokenizer(512, lines).save_pretrained(tokenizer)
     return write_golden(tmp_path_factory.mktemp("golden"), tokenizer)
 
 

@@ -39,6 +39,9 @@ WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; about half of them do."""
 
+SHOWN = (*WHAT, *COLOURS[1:])
+"""What embeds tell of; nothing is the first."""
+
 EMPTY_PLACES = 0.1
 """The same of the embeds of a scene; about one in twenty tells of something."""
 
@@ -156,9 +159,7 @@ class VisionWords(nn.Module):
         self.vision, self.processor = model.vision, model.model_config.image_processor
         width = model.model_config.vision.hidden_size
         self.what, self.colour = nn.Linear(width, len(WHAT)), nn.Linear(width, len(COLOURS))
-        # WHAT and COLOURS begin with nothing, as does a head.
-        heads = (WHAT[1:], COLOURS[1:], LEVELS)
-        self.heads = nn.ModuleList(TokenHead(model.llm.weight, _tokens(tokenizer, units)) for units in heads)
+        self.words, self.levels = (TokenHead(model.llm.weight, _tokens(tokenizer, u)) for u in (SHOWN[1:], LEVELS))
 
     def forward(
         self,
@@ -169,7 +170,7 @@ class VisionWords(nn.Module):
         lines: list[torch.Tensor],
     ) -> dict[str, torch.Tensor]:
         """patches [T, 3 * patch²], sizes [slices, 2]; first the slices with `dense`, classes and colours of patches
-        int64 [patches], then those with `places` [scenes, 3, query_num], then those with `lines`."""
+        int64 [patches], then those with `places` [scenes, 2, query_num], then those with `lines`."""
         features, shapes = self.features(patches, sizes), [(int(h), int(w)) for h, w in sizes]
         count, known = len(shapes) - len(places) - len(lines), len(dense[0])
         loss = features.new_zeros((), dtype=torch.float32)
@@ -181,18 +182,15 @@ class VisionWords(nn.Module):
         if len(places):
             loss = loss + self._places(embeds[: len(places)], places)
         if lines:
-            loss = loss + self.heads[0].ctc(list(embeds[len(places) :]), lines)
+            loss = loss + self.words.ctc(list(embeds[len(places) :]), lines)
         return {"loss": loss}
 
     def _places(self, embeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        labels = places.transpose(0, 1).flatten(1)  # [3, scenes * query_num]
-        flat, something = embeds.flatten(0, 1), labels[0] > 0
-        loss = _loss(self.heads[0](flat), labels[0], EMPTY_PLACES)
-        wanted = self.heads[0].table[labels[0]]
-        for head, wanted_units in zip(self.heads[1:], labels[1:], strict=True):
-            loss = loss + F.cross_entropy(head(flat[something]), wanted_units[something])
-            wanted = wanted + head.table[wanted_units] * something[:, None]
-        return loss + NEARNESS * self.heads[0].distance(flat, wanted)
+        words, levels = places.transpose(0, 1).flatten(1)  # [scenes * query_num]
+        flat, shapes = embeds.flatten(0, 1), levels > 0
+        loss = _loss(self.words(flat), words, EMPTY_PLACES) + F.cross_entropy(self.levels(flat[shapes]), levels[shapes])
+        wanted = self.words.table[words] + self.levels.table[levels] * shapes[:, None]
+        return loss + NEARNESS * self.words.distance(flat, wanted)
 
     def features(self, patches: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         return self.vision.vpm(patches, [(int(h), int(w)) for h, w in sizes], lambda: None)
@@ -238,7 +236,7 @@ class VisionWords(nn.Module):
         # Slices of one size run through the resampler as one.
         lines = sorted((item for item in batch if item.line), key=lambda item: (item.piece.rows, item.piece.columns))
         pieces = [item.piece for item in (*dense, *scenes, *lines)]
-        places = np.zeros((len(scenes), 3, COLUMNS * ROWS), dtype=np.int64)
+        places = np.zeros((len(scenes), 2, COLUMNS * ROWS), dtype=np.int64)
         for number, item in enumerate(scenes):
             for place, words in (item.places or {}).items():
                 places[number, :, place] = _classes(words)
@@ -264,11 +262,10 @@ class VisionWords(nn.Module):
                 continue
             embeds = self.vision.resampler(features, [(item.piece.rows, item.piece.columns)])[0]
             if item.places is not None:
-                found = torch.stack([head(embeds).argmax(-1) for head in self.heads])  # [3, query_num]
-                wanted = batch["places"][0]
-                right["places"] += (found[:2] == wanted[:2]).all(0)[wanted[0] > 0].tolist()
+                wanted = batch["places"][0, 0]
+                right["places"] += (self.words(embeds).argmax(-1) == wanted)[wanted > 0].tolist()
             else:
-                right["lines"].append(_greedy(self.heads[0](embeds)) == item.line)
+                right["lines"].append(_greedy(self.words(embeds)) == item.line)
         return {name: sum(each) / len(each) for name, each in right.items() if each}
 
 
@@ -276,9 +273,9 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 
 def _letters(text: str) -> list[int]:
-    return [WHAT.index(letter) for letter in text]
+    return [SHOWN.index(letter) for letter in text]
 
 
-def _classes(words: Words) -> tuple[int, int, int]:
-    shape, colour, level = words
-    return WHAT.index(shape), COLOURS.index(colour), 1 + LEVELS.index(level)
+def _classes(words: Words) -> tuple[int, int]:
+    """A word and, beside a shape, its level."""
+    return SHOWN.index(words[0]), 1 + LEVELS.index(words[1]) if len(words) > 1 else 0

@@ -1,4 +1,4 @@
-"""Weights before training, drawn so that attention begins local.
+"""Weights before training, drawn so that attention begins local in the encoders, and associative in the decoder.
 
 A transformer that starts from noise spends most of a small budget on finding out what is near what. Here
 every head of an encoder begins by looking at one place a fixed offset away, as a convolution would
@@ -17,10 +17,13 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 
+from .initialise_decoder import associative_decoder
 from .model import OmniForTraining
 from .sketch import COLUMNS
 
-EMBED_STD = 0.1  # of token embeddings and of the encoders' outputs alike
+EMBED_STD = 1.0
+"""Of token embeddings and of the encoders' outputs alike: next to what layers add, a smaller one is soon lost. The
+last norm begins small instead, so that the tied head's logits do."""
 SHARPNESS = 2.8  # of a head's attention to its offset: the entries of its query and key projections
 
 VISION_WAVES = (2.0, 0.05)  # the highest and lowest frequency of a place, in radians a patch
@@ -39,12 +42,14 @@ def initial_weights(config: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
     tensors = {name: _draw(name, tuple(t.shape), seed, config) for name, t in model.state_dict().items()}
     for structured in (_local_vision, _local_audio, _local_resampler):
         tensors |= structured(config, tensors)
-    return tensors
+    return tensors | associative_decoder(config.decoder, tensors, seed)
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int, config: ModelConfig) -> torch.Tensor:
     if name.endswith("bias"):
         return torch.zeros(shape)
+    if name == "llm.model.norm.weight":
+        return torch.full(shape, 1 / (EMBED_STD * math.sqrt(shape[0])))
     if len(shape) == 1:
         return torch.ones(shape)
     x = np.random.RandomState(zlib.crc32(f"{seed} {name}".encode())).standard_normal(shape).astype(np.float32)

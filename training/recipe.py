@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import subprocess
 import sys
 import zlib
@@ -62,11 +63,12 @@ def _stages(stages: list[dict[str, Any]], current: Path, work: Path, seed: int) 
 def _pretrain(encoders: dict[str, dict[str, Any]], start: Path, work: Path) -> None:
     """One process an encoder, at the same time: each has half of the cores."""
     running: dict[str, subprocess.Popen[bytes]] = {}
+    threads = str(max((os.cpu_count() or 1) // len(encoders), 1))  # threads that wait for each other spin
     for name, options in encoders.items():
         if not (work / name / DONE).exists():
             command = [sys.executable, "-m", "training.pretrain", name, str(start), str(work / name)]
             command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-            running[name] = subprocess.Popen(command)
+            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": threads})
     for name, process in running.items():
         if process.wait() != 0:
             raise SystemExit(f"pre-training {name} failed; run the recipe again to go on")
@@ -90,7 +92,8 @@ def _together(stage: dict[str, Any], start: Path, output: Path, seed: int) -> No
     data = DataArguments(checkpoint=str(start), save_dtype=dtype, muon=True, ema_decay=stage["ema_decay"])
     encoders = stage["tune_encoders"]
     tuning = TuningArguments(
-        tune_vision_encoder=encoders, tune_vision_proj=encoders, tune_audio_encoder=encoders, tune_audio_proj=encoders
+        tune_vision_encoder=encoders, tune_vision_proj=encoders, tune_audio_encoder=encoders, tune_audio_proj=encoders,
+        tune_embeddings=encoders,
     )
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     size = training.max_steps * training.per_device_train_batch_size

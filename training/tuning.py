@@ -19,6 +19,7 @@ from .model import HEAD, OmniForTraining
 log = logging.getLogger(__name__)
 
 AUDIO_PROJECTION = ("audio.audio.proj.", "audio.audio.audio_bos_eos_token.")
+EMBEDDINGS = "llm.model.embed_tokens.weight"
 ADAPTER = "default"
 
 
@@ -29,6 +30,9 @@ class TuningArguments:
     tune_vision_encoder: bool = field(default=False, metadata={"help": "SigLIP"})
     tune_vision_proj: bool = field(default=False, metadata={"help": "the resampler"})
     tune_llm: bool = field(default=True, metadata={"help": "the language model (its adapters, with use_lora)"})
+    tune_embeddings: bool = field(
+        default=True, metadata={"help": "of tokens, and a head tied to them, where the language model is tuned"}
+    )
     tune_audio_encoder: bool = field(default=False, metadata={"help": "Whisper's encoder"})
     tune_audio_proj: bool = field(default=False, metadata={"help": "the linear layer, the begin and end vectors"})
     use_lora: bool = field(default=False, metadata={"help": "train low-rank adapters instead of the language model"})
@@ -56,7 +60,8 @@ def apply_tuning(model: OmniForTraining, tuning: TuningArguments) -> None:
     if tuning.use_lora and not tuning.tune_llm:
         raise MegrezError("use_lora trains adapters of the language model; it needs tune_llm: true")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(getattr(tuning, part_of(name)))
+        frozen = name == EMBEDDINGS and not tuning.tune_embeddings
+        parameter.requires_grad_(getattr(tuning, part_of(name)) and not frozen)
     if tuning.use_lora:
         _check_targets(model, tuning)
         tuned = [p for name, p in model.named_parameters() if p.requires_grad and part_of(name) != "tune_llm"]

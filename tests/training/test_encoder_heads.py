@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from training.encoder_heads import EMPTY_WEIGHT, AudioWords, VisionPatches, _loss
+from pipeline.processing.tokenizer import Tokenizer
+from training.default_model import write_initial
+from training.encoder_heads import EMPTY_WEIGHT, AudioWords, TokenHead, VisionWords, _loss
 from training.initialise import whiten_patches
 from training.model import OmniForTraining
+from training.muon import MuonAdamW
 from training.synthetic.dense import COLOURS, WHAT
 from training.synthetic.generated import Generated
 from training.synthetic.words import CTC_UNITS, ctc_targets
@@ -19,9 +22,22 @@ from training.synthetic.words import CTC_UNITS, ctc_targets
 from .synthetic.needs_fonts import needs_fonts
 
 
-@pytest.fixture
-def model(tiny_path: Path) -> OmniForTraining:
-    return OmniForTraining.from_pretrained(tiny_path)
+@pytest.fixture(scope="module")
+def mini_initial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("initial")
+    write_initial(path)
+    return path
+
+
+def test_embeds_near_a_tokens_embedding_mean_it() -> None:
+    torch.manual_seed(0)
+    embeddings = torch.randn(50, 32)
+    head = TokenHead(embeddings, [0, 7, 9])
+    assert head(embeddings[[9, 0, 7]]).argmax(-1).tolist() == [2, 0, 1]
+    assert head.distance(embeddings[[7]], head.table[[1]]) == 0
+    spoken = embeddings[[0, 7, 7, 0, 9]]
+    losses = [head.ctc([spoken], [torch.tensor(target)]).item() for target in ([1, 2], [2, 1], [1])]
+    assert losses[0] < 0.5 < min(losses[1:])
 
 
 def test_generated_examples_depend_on_seed_split_and_place_alone() -> None:
@@ -36,12 +52,12 @@ def test_generated_examples_depend_on_seed_split_and_place_alone() -> None:
     assert {difficulty for _, _, difficulty in other} == {1.0}
 
 
-def test_the_words_of_a_phrase_are_learnt(model: OmniForTraining) -> None:
+def test_the_words_of_a_phrase_are_learnt(mini_initial: Path) -> None:
     torch.manual_seed(0)
-    task = AudioWords(model)
+    task = AudioWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
     mel, target = task.draw(random.Random(3), "train", 1.0)
     batch = task.collate([(mel, target)])
-    optimizer = torch.optim.Adam(task.parameters(), 3e-3)
+    optimizer = MuonAdamW(task.named_parameters(), lr=1e-3)
     first = task(**batch)["loss"].item()
     for _ in range(60):
         optimizer.zero_grad()
@@ -60,20 +76,35 @@ def test_units_of_the_blank_and_the_words_do_not_meet() -> None:
 
 
 @needs_fonts
-def test_patches_are_learnt(model: OmniForTraining) -> None:
+@pytest.mark.parametrize(("kind", "score"), [("patches", "patches"), ("places", "places"), ("line", "lines")])
+def test_pictures_are_learnt(mini_initial: Path, kind: str, score: str) -> None:
+    """Each kind of picture alone, by the default checkpoint's architecture."""
     torch.manual_seed(0)
-    task = VisionPatches(model)
-    item = task.draw(random.Random(11), "train", 0.0)
+    task = VisionWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
+    drawn = (task.draw(random.Random(seed), "train", 0.0) for seed in range(100))
+    item = next(item for item in drawn if getattr(item, kind))
     batch = task.collate([item])
-    assert len(batch["what"]) == len(batch["patches"]) == int(batch["sizes"].prod())
-    optimizer = torch.optim.Adam(task.parameters(), 3e-3)
-    for _ in range(60):
+    assert len(batch["patches"]) == int(batch["sizes"].prod())
+    assert len(batch["dense"][0]) == len(batch["patches"]) * (kind == "patches")
+    optimizer = MuonAdamW(task.named_parameters(), lr=1e-3)
+    for _ in range(40):
         optimizer.zero_grad()
         task(**batch)["loss"].backward()
         optimizer.step()
-    scores = task.score([item])
-    assert scores["what"] > 0.9
-    assert scores["colour"] > 0.9
+    assert task.score([item])[score] > 0.9
+
+
+@needs_fonts
+def test_pictures_of_all_kinds_are_one_batch(mini_initial: Path) -> None:
+    """The loss of a batch is the sum of its kinds' losses."""
+    task = VisionWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
+    items = [task.draw(random.Random(seed), "train", 0.3) for seed in range(12)]
+    kinds = [[item for item in items if getattr(item, kind)] for kind in ("patches", "places", "line")]
+    assert all(len(kind) > 1 for kind in kinds)
+    with torch.inference_mode():
+        together = task(**task.collate(items))["loss"]
+        apart = sum(task(**task.collate(kind))["loss"] for kind in kinds)
+    torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-4)
 
 
 def test_a_patch_that_shows_nothing_weighs_less() -> None:

@@ -12,6 +12,7 @@ from pipeline.model.vision import sincos_2d
 from training.default_model import CONFIG, PREPROCESSOR
 from training.initialise import OFFSETS_1D, OFFSETS_2D, initial_weights, whiten_patches
 from training.model import OmniForTraining
+from training.sketch import COLUMNS, ROWS
 
 SIDE = PREPROCESSOR["scale_resolution"] // PREPROCESSOR["patch_size"]  # of a slice in patches
 
@@ -60,21 +61,26 @@ def test_audio_heads_look_at_their_offset(model: OmniForTraining) -> None:
             assert torch.equal(head[inside], inside + offset)
 
 
-def test_the_resamplers_queries_look_at_their_cell(model: OmniForTraining, patches: torch.Tensor) -> None:
-    """Query i of an 8 by 8 grid stands for 2 by 2 patches: around these it takes most."""
-    resampler, side = model.vision.resampler, round(CONFIG["query_num"] ** 0.5)
-    features = model.vision.vpm(patches, [(SIDE, SIDE)], lambda: None)
+@pytest.mark.parametrize(("rows", "columns"), [(16, 16), (13, 20), (20, 13)])
+def test_the_resamplers_queries_look_at_their_part(model: OmniForTraining, rows: int, columns: int) -> None:
+    """Of a slice of any shape: on average within a column and a row of the part that a query stands for."""
+    resampler = model.vision.resampler
+    size = 3 * PREPROCESSOR["patch_size"] ** 2
+    pixels = torch.rand(rows * columns, size, generator=torch.manual_seed(0)) * 2 - 1
+    features = model.vision.vpm(pixels, [(rows, columns)], lambda: None)
     values = resampler.ln_kv(resampler.kv_proj(features))
-    keys = values + sincos_2d(values.shape[1], SIDE, SIDE)
+    keys = values + sincos_2d(values.shape[1], rows, columns)
     _, weights = resampler.attn(resampler.ln_q(resampler.query), keys, values)
-    step, places = SIDE // side, torch.arange(SIDE)
-    for query, row in enumerate(weights.view(-1, SIDE, SIDE)):
-        top, left = query // side * step, query % side * step
-        rows, columns = ((places >= first - step) & (places < first + 2 * step) for first in (top, left))
-        assert row[rows][:, columns].sum() > 0.5
-        peak = int(row.argmax())
-        assert rows[peak // SIDE]
-        assert columns[peak % SIDE]
+    weights = weights.view(-1, rows, columns)
+    x = (weights.sum(1) * (torch.arange(columns) + 0.5)).sum(1) / columns
+    y = (weights.sum(2) * (torch.arange(rows) + 0.5)).sum(1) / rows
+    places = torch.arange(COLUMNS * ROWS)
+    across = (x - (places // ROWS + 0.5) / COLUMNS).abs()
+    down = (y - (places % ROWS + 0.5) / ROWS).abs()
+    assert across.median() < 0.5 / COLUMNS
+    assert down.median() < 0.5 / ROWS
+    assert (across < 1 / COLUMNS).float().mean() > 0.8
+    assert (down < 1 / ROWS).float().mean() > 0.8
 
 
 def test_the_seed_and_the_name_decide(config: ModelConfig) -> None:

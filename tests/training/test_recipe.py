@@ -31,21 +31,19 @@ def recipe(second_stage_steps: int) -> dict[str, Any]:
     return {
         "seed": 3,
         "encoders": {"vision": options, "audio": options},
-        "stages": [
-            stage("basics", {"sum": 1.0, "text": 1.0}, 2, False, "float32"),
-            stage("world", {"speech": 1.0, "shapes": 1.0}, second_stage_steps, True, "bfloat16"),
-        ],
+        "language": [stage("words", {"sum": 1.0, "sketched text": 1.0}, 2, False, "float32")],
+        "everything": [stage("world", {"speech": 1.0, "shapes": 1.0}, second_stage_steps, True, "bfloat16")],
     }
 
 
 def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Path) -> None:
     first = run(recipe(2), tmp_path)
-    assert first == tmp_path / "2-world"
-    before = (tmp_path / "1-basics" / "model.safetensors").stat().st_mtime_ns
+    assert first == tmp_path / "world"
+    before = (tmp_path / "words" / "model.safetensors").stat().st_mtime_ns
     (first / "DONE").unlink()
 
     again = run(recipe(3), tmp_path)  # goes on in the second stage, and leaves the first alone
-    assert (tmp_path / "1-basics" / "model.safetensors").stat().st_mtime_ns == before
+    assert (tmp_path / "words" / "model.safetensors").stat().st_mtime_ns == before
     assert (again / "checkpoint-3").is_dir()
 
     omni = Omni.from_pretrained(again)

@@ -51,6 +51,6 @@ def sum_turn(rng: random.Random, language: Language, split: Split) -> tuple[str,
 
 
 def sum_example(rng: random.Random, language: Language, split: Split) -> Example:
-    """3 to 6 additions in training, one in a test."""
-    count = rng.randint(3, 6) if split == "train" else 1
+    """6 to 12 additions in training, one in a test."""
+    count = rng.randint(6, 12) if split == "train" else 1
     return Example("sum", language, turns(sum_turn(rng, language, split) for _ in range(count)))

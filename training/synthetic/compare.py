@@ -14,7 +14,7 @@ from .shapes import SHAPES
 
 Pair = tuple[str, str]
 
-Pictures = tuple[Any, Any]
+Pictures = tuple[Any, ...]
 
 WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
     "en": {
@@ -48,17 +48,20 @@ def compare_example(
     rng: random.Random,
     language: Language,
     split: Split,
-    draw: Callable[[Scene], Any] = draw,
-    printed: Callable[..., Any] = print_text,
+    drawn: Callable[[Scene], Any] | None = None,
+    printed: Callable[..., Any] | None = None,
 ) -> Example:
-    """Two pictures with 2 or 3 turns about them, as many as fit; in a test with one."""
+    """Two pictures with 2 or 3 turns about them, as many as fit; in a test with one.
+
+    `drawn` and `printed` draw instead of `draw` and `print_text`.
+    """
     kind = rng.randrange(3)
     if kind == 2:
         numbers, pairs = _numbers(rng, language)
-        pictures: Pictures = tuple(printed(rng, number, language, split) for number in numbers)
+        pictures: Pictures = tuple((printed or print_text)(rng, number, language, split) for number in numbers)
     else:
         scenes, pairs = (_scenes, _single_things)[kind](rng, language)
-        pictures = draw(scenes[0]), draw(scenes[1])
+        pictures = tuple((drawn or draw)(scene) for scene in scenes)
     rng.shuffle(pairs)
     count = 1 if split == "test" else rng.randint(2, 3)
     return Example("compare", language, turns(pairs[:count], image=list(pictures)))

@@ -38,26 +38,29 @@ SILENT_REQUEST = 0.25  # how often nothing is written beside the recording
 
 
 def transcription_example(
-    rng: random.Random, language: Language, split: Split, record: Callable[..., Any] = record
+    rng: random.Random, language: Language, split: Split, recorded: Callable[..., Any] | None = None
 ) -> Example:
     said = phrase(rng, language)
     request = "" if rng.random() < SILENT_REQUEST else rng.choice(REQUESTS[language])
-    return Example("speech", language, [user(request, audio=record(rng, said, language, split)), assistant(said)])
+    return Example("speech", language, [user(request, audio=(recorded or record)(rng, said, language, split)), assistant(said)])
 
 
 def spoken_example(
     rng: random.Random,
     language: Language,
     split: Split,
-    draw: Callable[[Scene], Any] = draw,
-    record: Callable[..., Any] = record,
+    drawn: Callable[[Scene], Any] | None = None,
+    recorded: Callable[..., Any] | None = None,
 ) -> Example:
-    """Spoken questions about a picture, which comes with the first; one question in a test."""
+    """Spoken questions about a picture, which comes with the first; one question in a test.
+
+    `drawn` and `recorded` draw and speak instead of `draw` and `record`.
+    """
     scene = random_scene(rng)
     asked = questions(rng, scene, language)
     asked = rng.sample(asked, min(len(asked), rng.randint(1, 3) if split == "train" else 1))
     conversation = []
     for turn, (question, answer) in enumerate(asked):
-        media: dict[str, Any] = {} if turn else {"image": draw(scene)}
-        conversation += [user(**media, audio=record(rng, question, language, split)), assistant(answer)]
+        media: dict[str, Any] = {} if turn else {"image": (drawn or draw)(scene)}
+        conversation += [user(**media, audio=(recorded or record)(rng, question, language, split)), assistant(answer)]
     return Example("spoken", language, conversation)

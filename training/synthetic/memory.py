@@ -97,11 +97,11 @@ Turns = list[dict[str, Any]]
 
 
 def memory_example(
-    rng: random.Random, language: Language, split: Split, draw: Callable[[Scene], Any] = draw
+    rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:
     """One or two things are told, or a picture shown; 0 to 2 other turns follow (1 or 2 after a picture),
-    and the last turn asks."""
-    made = _picture(rng, language, split, draw) if rng.random() < PICTURE else _told(rng, language, split)
+    and the last turn asks. `drawn` draws instead of `draw`."""
+    made = _picture(rng, language, split, drawn or draw) if rng.random() < PICTURE else _told(rng, language, split)
     return Example("memory", language, made)
 
 

@@ -44,15 +44,15 @@ class Page:
 
 
 def page_example(
-    rng: random.Random, language: Language, split: Split, sketch: Callable[..., Any] | None = None
+    rng: random.Random, language: Language, split: Split, sketched: Callable[..., Any] | None = None
 ) -> Example:
     """A page with 3 to 5 turns about different cells (all of them if there are fewer); in a test with one.
 
-    `sketch` makes a picture of cells that are not drawn.
+    `sketched` makes a picture of cells that are not drawn.
     """
-    if sketch:
+    if sketched:
         cells = random_cells(rng, language, split, *rng.choice(GRIDS))
-        page = Page(sketch(rng, cells), cells)
+        page = Page(sketched(rng, cells), cells)
     else:
         page = random_page(rng, language, split)
     places = [(r, c) for r, row in enumerate(page.cells) for c in range(len(row))]

@@ -19,14 +19,15 @@ TWICE = 0.25  # how often what stands at a place stands at the next, too
 
 
 def thing_words(scene: Scene) -> dict[int, Words]:
-    """The place of each thing's centre: its shape, colour and level."""
+    """At each thing's centre, in the upper or the lower half of a column: its shape and level, then its colour."""
     found: dict[int, Words] = {}
-    for thing in scene.things:
+    for thing in sorted(scene.things, key=lambda thing: thing.centre):
         x, y = (centre / side for centre, side in zip(thing.centre, scene.size, strict=True))
-        place = place_of(x, y)
+        place = place_of(x, y) // 2 * 2
         while place in found:
-            place = (place + 1) % (COLUMNS * ROWS)
-        found[place] = (thing.shape, thing.colour, LEVELS[min(max(int(y * len(LEVELS)), 0), len(LEVELS) - 1)])
+            place = (place + 2) % (COLUMNS * ROWS)
+        found[place] = (thing.shape, LEVELS[min(max(int(y * len(LEVELS)), 0), len(LEVELS) - 1)])
+        found[place + 1] = (thing.colour,)
     return found
 
 

@@ -40,13 +40,13 @@ TASKS: dict[str, Generator] = {
 }
 
 SKETCHED: dict[str, Generator] = {
-    "shapes": partial(scene_example, draw=sketch_scene),
+    "shapes": partial(scene_example, drawn=sketch_scene),
     "text": partial(lettering_example, printed=sketch_text),
-    "page": partial(page_example, sketch=sketch_page),
-    "compare": partial(compare_example, draw=sketch_scene, printed=sketch_text),
-    "speech": partial(transcription_example, record=sketch_speech),
-    "spoken": partial(spoken_example, draw=sketch_scene, record=sketch_speech),
-    "memory": partial(memory_example, draw=sketch_scene),
+    "page": partial(page_example, sketched=sketch_page),
+    "compare": partial(compare_example, drawn=sketch_scene, printed=sketch_text),
+    "speech": partial(transcription_example, recorded=sketch_speech),
+    "spoken": partial(spoken_example, drawn=sketch_scene, recorded=sketch_speech),
+    "memory": partial(memory_example, drawn=sketch_scene),
 }
 
 TRAINING_ONLY: dict[str, Generator] = {

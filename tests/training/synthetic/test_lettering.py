@@ -53,8 +53,14 @@ def test_characters() -> None:
 
 def test_words_whose_cases_look_alike_are_in_upper_case() -> None:
     rng = random.Random(0)
-    assert {cased(rng, "soup") for _ in range(50)} == {"SOUP"}
-    assert {cased(rng, "red") for _ in range(50)} == {"red", "Red", "RED"}
+    assert {cased(rng, "soup", "test") for _ in range(50)} == {"SOUP"}
+    assert {cased(rng, "mad", "test") for _ in range(50)} == {"mad", "Mad", "MAD"}
+
+
+def test_words_that_are_tokens_are_trained_letter_by_letter() -> None:
+    rng = random.Random(0)
+    assert {cased(rng, "red", "train") for _ in range(50)} == {"Red", "RED"}
+    assert {cased(rng, "red", "test") for _ in range(50)} == {"red", "Red", "RED"}
 
 
 @needs_fonts

@@ -57,7 +57,7 @@ def test_augmenting_keeps_the_sound():
     tone = np.sin(np.arange(16_000) * 0.2).astype(np.float32)
     for seed in range(20):
         heard = augment(random.Random(seed), tone)
-        assert abs(len(heard) - len(tone)) <= 0.07 * len(tone)
+        assert abs(len(heard) - len(tone)) <= 0.15 * len(tone)
         assert np.isfinite(heard).all()
 
 
