@@ -77,9 +77,7 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """q [n, rows, d], k and v [n, columns, d], bias broadcast to [n, rows, columns] -> [n, rows, d]"""
         scale = q.shape[-1] ** -0.5
         with torch.autocast("cpu", enabled=False):

@@ -20,7 +20,9 @@ def collate(features: Sequence[Features]) -> dict[str, Any]:
     """
     starts = np.cumsum([0, *(len(f.input_ids) for f in features)])
     image = [start + p for start, f in zip(starts, features, strict=False) for p in f.image_positions]
-    sketched = [(start + p, tokens) for start, f in zip(starts, features, strict=False) for p, tokens in f.sketched.items()]
+    sketched = [
+        (start + p, tokens) for start, f in zip(starts, features, strict=False) for p, tokens in f.sketched.items()
+    ]
     audio = [start + p for start, f in zip(starts, features, strict=False) for p in f.audio_positions]
     patches = [slice_ for f in features for slice_ in f.patches]
     return {
@@ -32,7 +34,9 @@ def collate(features: Sequence[Features]) -> dict[str, Any]:
             "slice_sizes": torch.tensor([size for f in features for size in f.slice_sizes], dtype=torch.int64),
             "mels": [torch.from_numpy(mel) for f in features for mel in f.mels],
             "positions": torch.tensor([*image, *audio], dtype=torch.int64),
-            "sketch": pad_sequence([torch.tensor(t) for _, t in sketched], True, IGNORED) if sketched else torch.empty(0),
+            "sketch": pad_sequence([torch.tensor(t) for _, t in sketched], True, IGNORED)
+            if sketched
+            else torch.empty(0),
             "sketch_positions": torch.tensor([p for p, _ in sketched], dtype=torch.int64),
         },
     }

@@ -52,9 +52,11 @@ NEARNESS = 0.1
 class TokenHead(nn.Module):
     """Scores embeds by their products with tokens' embeddings, which stay as they are."""
 
+    table: torch.Tensor  # [tokens, D]
+
     def __init__(self, embeddings: torch.Tensor, tokens: list[int]) -> None:
         super().__init__()
-        self.register_buffer("table", embeddings[tokens].detach().clone())  # [tokens, D]
+        self.register_buffer("table", embeddings[tokens].detach().clone())
         self.scale = nn.Parameter(8 / self.table.pow(2).sum(-1).mean())
         self.variance = float(embeddings.detach().var())
 
@@ -203,9 +205,10 @@ class VisionWords(nn.Module):
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
-        """Patches more at first, lines more in the end."""
+        """Mostly labelled patches at first, mostly lines in the end: embeds have nothing to learn from features that
+        tell nothing."""
         kind = rng.random()
-        if kind < 0.6 - 0.35 * difficulty:
+        if kind < 0.95 - 0.7 * difficulty**2:
             picture, what, colour = dense_example(rng, split, difficulty)
             return Picture(self._piece(picture), patches=(what, colour))
         if rng.random() < 0.35:

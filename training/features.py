@@ -103,7 +103,13 @@ class Featuriser:
                 positions[type(media[span.media])] += range(span.start, span.start + span.length)
         labels = self._labels(prompt.token_ids, messages, media)
         return Features(
-            list(prompt.token_ids), labels, patches, sizes, mels, positions[ImageEmbeds], positions[AudioEmbeds],
+            list(prompt.token_ids),
+            labels,
+            patches,
+            sizes,
+            mels,
+            positions[ImageEmbeds],
+            positions[AudioEmbeds],
             sketched,
         )
 

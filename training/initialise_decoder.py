@@ -35,9 +35,7 @@ fall by at least 1 a token from 3 to 12 tokens back, and the token itself and al
 COPY = 0.5  # how much of what a head has found it hands on
 
 
-def associative_decoder(
-    config: DecoderConfig, drawn: Mapping[str, torch.Tensor], seed: int
-) -> dict[str, torch.Tensor]:
+def associative_decoder(config: DecoderConfig, drawn: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
     """Attention's projections and the token embeddings, by released name; the rest stays as drawn."""
     d, size, half = config.hidden_size, config.head_size, config.head_size // 2
     heads, groups = config.num_attention_heads, config.num_key_value_heads
@@ -48,7 +46,9 @@ def associative_decoder(
     rng = torch.Generator().manual_seed(seed)
 
     embeddings = drawn["llm.model.embed_tokens.weight"].clone()
-    before, said = (torch.eye(d)[1 + i * size : 1 + (i + 1) * size] for i in (0, 1))  # dimensions for findings [size, D]
+    before, said = (
+        torch.eye(d)[1 + i * size : 1 + (i + 1) * size] for i in (0, 1)
+    )  # dimensions for findings [size, D]
     embeddings[:, 1 : 1 + 2 * size] = 0
     embeddings[:, 0] = embeddings[:, -1].std()
     blank = embeddings[BLANK] / embeddings[BLANK].pow(2).sum()
@@ -92,4 +92,4 @@ def associative_decoder(
 
 
 def _orthonormal(rows: int, columns: int, rng: torch.Generator) -> torch.Tensor:
-    return torch.linalg.qr(torch.randn(columns, rows, generator=rng))[0].T.contiguous()
+    return torch.linalg.qr(torch.randn(columns, rows, generator=rng, dtype=torch.float64))[0].T.float().contiguous()

@@ -2,10 +2,9 @@
 
     python -m training.recipe training/configs/default_checkpoint.yaml
 
-Stages run in order, each from where the last one left; one that is finished is skipped, one that was
-broken off goes on. The language model learns first, from text and from pictures and recordings that are
-told in words (`sketch`). Then the encoders learn alone, side by side, to tell the same of real ones
-(`pretrain`), and in the end everything together, by `training.finetune`'s own means.
+First, each part apart, at the same time: the language model from text and from pictures and recordings that are
+told in words (`sketch`), the encoders to tell the same of real ones (`pretrain`). Then everything together, by
+`training.finetune`'s own means. What is finished is skipped, what was broken off goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import logging
 import os
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,66 +33,67 @@ from .tuning import TuningArguments
 log = logging.getLogger(__name__)
 
 DONE = "DONE"
+LANGUAGE = "language"
+PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
 
 
-def run(recipe: dict[str, Any], work: Path) -> Path:
+def run(file: Path, work: Path) -> Path:
     """Runs what is left of a recipe in `work`; the directory of the last stage's checkpoint."""
+    recipe = yaml.safe_load(file.read_text("utf-8"))
     initial = work / "initial"
     if not (initial / DONE).exists():
         write_initial(initial, recipe["seed"])
         (initial / DONE).touch()
-    current = _stages(recipe["language"], initial, work, recipe["seed"])
-    _pretrain(recipe["encoders"], current, work)
-    current = _assemble(current, [work / name for name in recipe["encoders"]], work / "assembled")
-    return _stages(recipe["everything"], current, work, recipe["seed"])
-
-
-def _stages(stages: list[dict[str, Any]], current: Path, work: Path, seed: int) -> Path:
-    for stage in stages:
+    _apart(file, recipe["apart"], work)
+    current = _assemble(initial, {prefix: work / name for name, prefix in PREFIXES.items()}, work / "assembled")
+    for number, stage in enumerate(recipe["together"], start=2):
         output = work / stage["name"]
         if not (output / DONE).exists():
             log.info("stage %s: %d steps", output.name, stage["training"]["max_steps"])
-            _together(stage, current, output, zlib.crc32(f"{seed} {stage['name']}".encode()))
+            train_stage(stage, current, output, recipe["seed"] + number)
             (output / DONE).touch()
         current = output
     return current
 
 
-def _pretrain(encoders: dict[str, dict[str, Any]], start: Path, work: Path) -> None:
-    """One process an encoder, at the same time: each has half of the cores."""
+def _apart(file: Path, parts: dict[str, dict[str, Any]], work: Path) -> None:
+    """One process a part, with a thread each: threads that wait for each other spin. The system shares the cores."""
     running: dict[str, subprocess.Popen[bytes]] = {}
-    threads = str(max((os.cpu_count() or 1) // len(encoders), 1))  # threads that wait for each other spin
-    for name, options in encoders.items():
+    for name, options in parts.items():
         if not (work / name / DONE).exists():
-            command = [sys.executable, "-m", "training.pretrain", name, str(start), str(work / name)]
+            command = [sys.executable, "-m", "training.pretrain", name, str(work / "initial"), str(work / name)]
             command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": threads})
+            if name == LANGUAGE:
+                command = [sys.executable, "-m", "training.recipe", str(file), "--work", str(work), "--only", name]
+            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     for name, process in running.items():
         if process.wait() != 0:
-            raise SystemExit(f"pre-training {name} failed; run the recipe again to go on")
+            raise SystemExit(f"training {name} failed; run the recipe again to go on")
         (work / name / DONE).touch()
 
 
-def _assemble(start: Path, encoders: list[Path], output: Path) -> Path:
+def _assemble(initial: Path, parts: dict[str, Path], output: Path) -> Path:
+    """Of each part the tensors that it trained."""
     if not (output / DONE).exists():
-        tensors = load_file(start / "model.safetensors")
-        for encoder in encoders:
-            tensors |= load_file(encoder / "model.safetensors")
-        save_released(start, output, tensors, dtype=torch.float32)
+        tensors = {
+            name: tensor
+            for prefix, part in parts.items()
+            for name, tensor in load_file(part / "model.safetensors").items()
+            if name.startswith(prefix)
+        }
+        save_released(initial, output, tensors, dtype=torch.float32)
         (output / DONE).touch()
     return output
 
 
-def _together(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
-    """One mixture of tasks; the encoders are trained, too, if the stage says so."""
+def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
+    """One mixture of tasks. `everything` trains all parts, else the language model alone, but for the token
+    embeddings: the encoders learn to give them, and may do so meanwhile."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
     dtype = stage.get("save_dtype", "float32")
     data = DataArguments(checkpoint=str(start), save_dtype=dtype, muon=True, ema_decay=stage["ema_decay"])
-    encoders = stage["tune_encoders"]
-    tuning = TuningArguments(
-        tune_vision_encoder=encoders, tune_vision_proj=encoders, tune_audio_encoder=encoders, tune_audio_proj=encoders,
-        tune_embeddings=encoders,
-    )
+    switches = ("vision_encoder", "vision_proj", "audio_encoder", "audio_proj", "embeddings")
+    tuning = TuningArguments(**{f"tune_{part}": stage["everything"] for part in switches})
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     size = training.max_steps * training.per_device_train_batch_size
     world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))
@@ -105,10 +104,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--work", type=Path, default=Path("build/checkpoint"), help="stages, resumed from there")
+    parser.add_argument("--only", choices=[LANGUAGE], help="this part, from the initial checkpoint")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_memory()
-    print(run(yaml.safe_load(args.recipe.read_text("utf-8")), args.work))
+    if args.only:
+        recipe = yaml.safe_load(args.recipe.read_text("utf-8"))
+        train_stage(recipe["apart"][args.only], args.work / "initial", args.work / args.only, recipe["seed"] + 1)
+    else:
+        print(run(args.recipe, args.work))
 
 
 if __name__ == "__main__":

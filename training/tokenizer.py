@@ -42,8 +42,8 @@ _PIECES = "[A-Za-z]+|[^A-Za-z]"
 def make_tokenizer(
     vocab_size: int, lines: Iterable[str], certain: Iterable[str] = (), spelled: Collection[str] = ()
 ) -> PreTrainedTokenizerFast:
-    """Its vocabulary is the special tokens, all bytes, the `certain` words and characters, and the most frequent ones of the lines
-    that are not among the `spelled`.
+    """Its vocabulary is the special tokens, all bytes, the `certain` words and characters, and the most frequent
+    ones of the lines that are not among the `spelled`.
 
     Any other word is spelled, a letter a token, any other character by its bytes. So a word has one form
     wherever it stands, and what is read off a picture letter by letter is written letter by letter. The same
@@ -53,7 +53,9 @@ def make_tokenizer(
     frequent = sorted(set(counts) - set(spelled), key=lambda piece: (-counts[piece], piece))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = dict.fromkeys([*SPECIAL_TOKENS.values(), *alphabet, *ROLES, *(_bytes(byte_level, p) for p in (*certain, *frequent))])
+    names = dict.fromkeys(
+        [*SPECIAL_TOKENS.values(), *alphabet, *ROLES, *(_bytes(byte_level, p) for p in (*certain, *frequent))]
+    )
     vocabulary = {name: number for number, name in enumerate([*names][:vocab_size])}
     # Without merges BPE knows a piece as a whole or by its bytes.
     core = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
 
 from pipeline import Omni
 from training.recipe import run
@@ -16,34 +19,39 @@ from .synthetic.needs_fonts import needs_fonts
 pytestmark = [needs_fonts, pytest.mark.timeout(600)]
 
 
-def recipe(second_stage_steps: int) -> dict[str, Any]:
-    def stage(name: str, tasks: dict[str, float], steps: int, encoders: bool, dtype: str) -> dict[str, Any]:
+def recipe(file: Path, last_stage_steps: int) -> Path:
+    def stage(name: str, tasks: dict[str, float], steps: int, everything: bool, dtype: str) -> dict[str, Any]:
         training = {
             "max_steps": steps, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
             "logging_steps": 1, "dataloader_num_workers": 0,
         }  # fmt: skip
         return {
-            "name": name, "tasks": tasks, "tune_encoders": encoders, "ema_decay": 0.9, "save_dtype": dtype,
+            "name": name, "tasks": tasks, "everything": everything, "ema_decay": 0.9, "save_dtype": dtype,
             "training": training,
         }  # fmt: skip
 
     options = {"steps": 2, "batch": 2, "workers": 0, "held-out": 2}
-    return {
-        "seed": 3,
-        "encoders": {"vision": options, "audio": options},
-        "language": [stage("words", {"sum": 1.0, "sketched text": 1.0}, 2, False, "float32")],
-        "everything": [stage("world", {"speech": 1.0, "shapes": 1.0}, second_stage_steps, True, "bfloat16")],
-    }
+    language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, False, "float32")
+    world = stage("world", {"speech": 1.0, "shapes": 1.0}, last_stage_steps, True, "bfloat16")
+    parts = {"language": language, "vision": options, "audio": options}
+    file.write_text(yaml.safe_dump({"seed": 3, "apart": parts, "together": [world]}))
+    return file
 
 
 def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Path) -> None:
-    first = run(recipe(2), tmp_path)
+    file, parts = tmp_path / "recipe.yaml", ("language", "vision", "audio")
+    first = run(recipe(file, 2), tmp_path)
     assert first == tmp_path / "world"
-    before = (tmp_path / "words" / "model.safetensors").stat().st_mtime_ns
+    before = [(tmp_path / part / "model.safetensors").stat().st_mtime_ns for part in parts]
     (first / "DONE").unlink()
 
-    again = run(recipe(3), tmp_path)  # goes on in the second stage, and leaves the first alone
-    assert (tmp_path / "words" / "model.safetensors").stat().st_mtime_ns == before
+    initial, assembled = (load_file(tmp_path / name / "model.safetensors") for name in ("initial", "assembled"))
+    kept = {name for name, tensor in initial.items() if torch.equal(tensor.float(), assembled[name])}
+    assert "llm.model.embed_tokens.weight" in kept  # the three parts have learnt to speak of the same
+    assert not any("self_attn.q_proj" in name or "attn.query.weight" in name for name in kept)
+
+    again = run(recipe(file, 3), tmp_path)  # goes on in the last stage, and leaves the parts alone
+    assert [(tmp_path / part / "model.safetensors").stat().st_mtime_ns for part in parts] == before
     assert (again / "checkpoint-3").is_dir()
 
     omni = Omni.from_pretrained(again)

@@ -57,9 +57,7 @@ def test_the_sum_of_the_embeddings_is_seen(model: OmniForTraining, featurise: Fe
     model.hidden(batch["input_ids"], batch["lengths"], batch["media"])
     table = model.llm.weight
     (a,), (b,) = (featurise.tokenizer.encode(letter, allow_special=False) for letter in "ab")
-    torch.testing.assert_close(
-        seen["embeds"][batch["media"]["sketch_positions"]], (table[a] + table[b]).expand(16, -1)
-    )
+    torch.testing.assert_close(seen["embeds"][batch["media"]["sketch_positions"]], (table[a] + table[b]).expand(16, -1))
     heard = model.audio([torch.from_numpy(mel) for mel in featurise([user("x", None, sound)]).mels])[0]
     torch.testing.assert_close(seen["embeds"][batch["media"]["positions"]], heard)
 

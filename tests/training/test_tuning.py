@@ -80,6 +80,15 @@ def test_a_switch_trains_its_part_alone(switch: str, model: OmniForTraining, bat
     assert changed
 
 
+def test_token_embeddings_can_stay_as_they_are(model: OmniForTraining, batch: dict[str, Any]) -> None:
+    before = model.llm.weight.clone()
+    apply_tuning(model, TuningArguments(tune_embeddings=False))
+    train(model, batch)
+    assert torch.equal(model.llm.weight, before)
+    assert model.llm.lm_head.weight is model.llm.weight
+    assert all(p.requires_grad for name, p in model.llm.named_parameters() if name != "model.embed_tokens.weight")
+
+
 @pytest.mark.parametrize(
     ("tuning", "said"),
     [

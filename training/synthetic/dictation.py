@@ -42,7 +42,9 @@ def transcription_example(
 ) -> Example:
     said = phrase(rng, language)
     request = "" if rng.random() < SILENT_REQUEST else rng.choice(REQUESTS[language])
-    return Example("speech", language, [user(request, audio=(recorded or record)(rng, said, language, split)), assistant(said)])
+    return Example(
+        "speech", language, [user(request, audio=(recorded or record)(rng, said, language, split)), assistant(said)]
+    )
 
 
 def spoken_example(

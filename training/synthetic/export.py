@@ -66,8 +66,9 @@ def main() -> None:
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument("--count", type=int, default=150, help="examples of a task in a language")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, help="default: all")
     args = parser.parse_args()
-    print(export(args.directory, split=args.split, count=args.count, seed=args.seed))
+    print(export(args.directory, split=args.split, count=args.count, seed=args.seed, tasks=args.tasks))
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair
 def scene_example(
     rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:
-    """A scene with 3 to 8 turns about it; in a test with one. `drawn` draws instead of `draw`."""
+    """A scene with 4 to 14 turns about it, as many as fit; in a test with one. `drawn` draws instead of `draw`."""
     # Now and then few kinds, so that there is something to count.
     shapes = SHAPES if rng.random() < 0.75 else rng.sample(SHAPES, rng.randint(1, 2))
     colours = tuple(COLOURS) if rng.random() < 0.75 else rng.sample(tuple(COLOURS), rng.randint(1, 2))
     scene = random_scene(rng, shapes=shapes, colours=colours)
-    count = 1 if split == "test" else rng.randint(3, 8)
+    count = 1 if split == "test" else rng.randint(4, 14)
     pairs = questions(rng, scene, language)[:count]
     return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
 

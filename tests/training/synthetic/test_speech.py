@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 
 from training.synthetic.espeak import SAMPLE_RATE, say
-from training.synthetic.speech import NAMES, PITCHES, RATES, VARIANTS, Voice, augment, random_voice, record, synthesise
+from training.synthetic.speech import (
+    NAMES,
+    PITCHES,
+    RATES,
+    VARIANTS,
+    Voice,
+    augment,
+    mask_mel,
+    random_voice,
+    record,
+    synthesise,
+)
 
 ENGLISH = Voice("en", "en-us", "m1", 150, 50)
 
@@ -59,6 +70,17 @@ def test_augmenting_keeps_the_sound():
         heard = augment(random.Random(seed), tone)
         assert abs(len(heard) - len(tone)) <= 0.15 * len(tone)
         assert np.isfinite(heard).all()
+
+
+def test_a_mel_is_masked_in_training_alone_and_stays_a_mel():
+    mel = np.random.default_rng(0).standard_normal((128, 300)).astype(np.float32)
+    before = mel.copy()
+    masked = [mask_mel(random.Random(seed), mel) for seed in range(40)]
+    assert np.array_equal(mel, before)
+    changed = [(m != mel).mean() for m in masked]
+    assert 0.2 < sum(share == 0 for share in changed) / len(changed) < 0.6
+    assert max(changed) < 0.25
+    assert all(m.shape == mel.shape and m.dtype == mel.dtype for m in masked)
 
 
 def test_forked_processes_speak_as_this_one():
