@@ -25,7 +25,7 @@ from pipeline.config import DecoderConfig
 FAST = 0.02  # radians a token: rotations above it tell places apart
 PLACE_SHARPNESS, CONTENT_SHARPNESS = 6.5, 1.4  # the entries of projections of places and of contents
 
-BLANK, BLANK_PENALTY = 0, 18.0
+BLANK, BLANK_PENALTY = 0, 12.5
 """The token that stands at a medium's places: the last token that said something is no such one."""
 
 LAST_WRITTEN = ((-0.8, 8.3, 21.4, 28.0, 28.0), (1.0, 2.0, 28.0, 28.0, -4.4))
