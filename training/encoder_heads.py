@@ -45,6 +45,9 @@ SHOWN = (*WHAT, *COLOURS[1:])
 EMPTY_PLACES = 0.1
 """The same of the embeds of a scene; about one in twenty tells of something."""
 
+SHARPNESS = 8.0
+"""The score of an embed that is its token's embedding; others' are near 0."""
+
 NEARNESS = 0.1
 """Weight of the distance between embeds and the token embeddings that they stand for."""
 
@@ -57,7 +60,7 @@ class TokenHead(nn.Module):
     def __init__(self, embeddings: torch.Tensor, tokens: list[int]) -> None:
         super().__init__()
         self.register_buffer("table", embeddings[tokens].detach().clone())
-        self.scale = nn.Parameter(8 / self.table.pow(2).sum(-1).mean())
+        self.scale = float(SHARPNESS / self.table.pow(2).sum(-1).mean())
         self.variance = float(embeddings.detach().var())
 
     def forward(self, embeds: torch.Tensor) -> torch.Tensor:
@@ -205,10 +208,9 @@ class VisionWords(nn.Module):
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
-        """Mostly labelled patches at first, mostly lines in the end: embeds have nothing to learn from features that
-        tell nothing."""
-        kind = rng.random()
-        if kind < 0.95 - 0.7 * difficulty**2:
+        """Labelled patches alone at first, mostly lines in the end: embeds have nothing to learn from features that
+        tell nothing, and their losses only make noise."""
+        if rng.random() < 1.75 - 1.5 * difficulty:
             picture, what, colour = dense_example(rng, split, difficulty)
             return Picture(self._piece(picture), patches=(what, colour))
         if rng.random() < 0.35:

@@ -27,16 +27,17 @@ TEXT = """\
 # {name}
 
 A model of Megrez-3B-Omni's architecture with {parameters:.1f} million parameters in bfloat16 ({megabytes:.1f} MB), for
-trying and testing Megrez Serve where no large checkpoint is at hand. It answers questions about pictures, speech and
-text, in English and Chinese, **inside the little world it was trained on**: {shapes} in {colours} colours, printed
-words, numbers and codes, some two hundred spoken words, small sums, some sixty facts.
+trying and testing Megrez Serve where no large checkpoint is at hand. It is made to answer questions about pictures,
+speech and text, in English and Chinese, **inside the little world it was trained on**: {shapes} in {colours} colours,
+printed words, numbers and codes, some two hundred spoken words, small sums, some sixty facts. How well it does, task by
+task, is measured below.
 
 ## How it was made
 
 `make checkpoint` makes it from nothing, on two CPU cores, from generated examples only (`training/synthetic`):
 pictures drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it,
-but the fonts and voices that drew and spoke the examples. The two encoders learn first, each with a cheap head of its
-own (classes of patches; CTC on words), then everything together, by `training.finetune`'s means.
+but the fonts and voices that drew and spoke the examples. The language model learns from media that are told in words
+while the two encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means.
 
 ## What it can do
 

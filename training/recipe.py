@@ -87,13 +87,13 @@ def _assemble(initial: Path, parts: dict[str, Path], output: Path) -> Path:
 
 
 def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
-    """One mixture of tasks. `everything` trains all parts, else the language model alone, but for the token
-    embeddings: the encoders learn to give them, and may do so meanwhile."""
+    """One mixture of tasks. `everything` trains all parts, else the language model alone; the token embeddings stay as
+    they were drawn: the encoders learn to give them, and may do so meanwhile."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
     dtype = stage.get("save_dtype", "float32")
     data = DataArguments(checkpoint=str(start), save_dtype=dtype, muon=True, ema_decay=stage["ema_decay"])
-    switches = ("vision_encoder", "vision_proj", "audio_encoder", "audio_proj", "embeddings")
-    tuning = TuningArguments(**{f"tune_{part}": stage["everything"] for part in switches})
+    switches = ("vision_encoder", "vision_proj", "audio_encoder", "audio_proj")
+    tuning = TuningArguments(tune_embeddings=False, **{f"tune_{part}": stage["everything"] for part in switches})
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     size = training.max_steps * training.per_device_train_batch_size
     world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))

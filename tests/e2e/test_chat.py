@@ -12,8 +12,12 @@ from pipeline import Omni
 from .cluster import Cluster
 from .media import PICTURE, SOUND, SPEECH, SQUARE, audio, image, text
 
-GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "extra_body": {"repetition_penalty": 1.0}}
-OMNI_GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "repetition_penalty": 1.0}
+GREEDY: dict[str, Any] = {
+    "temperature": 0,
+    "max_tokens": 16,
+    "extra_body": {"repetition_penalty": 1.0, "ignore_eos": True},
+}
+OMNI_GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 16, "repetition_penalty": 1.0, "ignore_eos": True}
 
 
 def user(*parts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,9 +90,9 @@ def test_streamed(cluster: Cluster, expected: dict[str, str], name: str) -> None
 
 def test_usage_counts_media(cluster: Cluster) -> None:
     usage = cluster.client().chat.completions.create(model=cluster.model, messages=CASES["all"][0], **GREEDY).usage
-    assert usage.prompt_tokens_details.image_tokens == 448
+    assert usage.prompt_tokens_details.image_tokens == 576  # an overview and 2 x 4 slices
     assert usage.prompt_tokens_details.audio_tokens == 40
-    assert usage.prompt_tokens > 488
+    assert usage.prompt_tokens > 616
     assert usage.total_tokens == usage.prompt_tokens + 16
 
 

@@ -171,7 +171,7 @@ def _fetching(cluster: Cluster) -> None:
             body = {"model": cluster.model, "messages": [{"role": "user", "content": [part]}], "max_tokens": 2}
             statuses[name] = cluster.post(body, {"Authorization": "Bearer k1"})
         server.shutdown()
-    assert statuses["sample_image.jpg"].json()["usage"]["prompt_tokens_details"]["image_tokens"] == 448
+    assert statuses["sample_image.jpg"].json()["usage"]["prompt_tokens_details"]["image_tokens"] == 576
     assert statuses["missing.jpg"].status_code == 400
     assert "404" in statuses["missing.jpg"].json()["error"]["message"]
 

@@ -40,8 +40,8 @@ def test_golden(golden_path: Path) -> None:
 
 def test_mini(mini_path: Path) -> None:
     config = ModelConfig.from_pretrained(mini_path)
-    assert config.generation.temperature == 0.7
-    assert config.generation.top_k == 100
+    assert config.generation.temperature == 0
+    assert config.generation.repetition_penalty == 1
     assert config.generation.eos_token_ids == (4, 1)
 
 

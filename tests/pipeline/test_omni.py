@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline import Omni, errors
+from pipeline.config import GenerationDefaults
 from pipeline.engine.engine import EngineConfig
 from pipeline.errors import ContextOverflow, InvalidMedia, InvalidRequest, MediaTooLarge
 from pipeline.types import SamplingParams
@@ -188,6 +190,8 @@ class TestChat:
 
     def test_the_checkpoints_defaults_are_used(self, mini_omni: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
         seen = []
+        defaults = GenerationDefaults(temperature=0.7, top_p=0.8, top_k=100, repetition_penalty=1.2)
+        monkeypatch.setattr(mini_omni, "config", replace(mini_omni.config, generation=defaults))
         original = mini_omni._generator.add
         monkeypatch.setattr(mini_omni._generator, "add", lambda p, m, s, n=1: seen.append(s) or original(p, m, s, n))
         mini_omni.chat([user("Hi")], max_tokens=1)

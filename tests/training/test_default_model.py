@@ -62,9 +62,9 @@ def test_it_answers_greedily_and_ends_with_the_turn(path: Path) -> None:
     assert said[0] == said[1] != ""
 
 
-def test_the_tokenizer_fills_the_vocabulary(path: Path) -> None:
+def test_the_tokenizer_has_about_as_many_tokens_as_embeddings(path: Path) -> None:
     tokenizer = Tokenizer(path)
-    assert tokenizer.vocab_size == VOCAB_SIZE
+    assert 0.95 * VOCAB_SIZE < tokenizer.vocab_size <= VOCAB_SIZE
     for text in ("There is a red circle.", "图中有一个红色的圆。"):
         ids = tokenizer.encode(text, allow_special=False)
         assert tokenizer.decode(ids) == text

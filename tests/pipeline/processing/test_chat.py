@@ -14,9 +14,7 @@ from pipeline.processing.tokenizer import Tokenizer
 from pipeline.types import AudioEmbeds, ImageEmbeds, MediaEmbeds, Message, Prompt
 
 QUERIES = 4
-DEFAULT_SYSTEM = (
-    "<|role_start|>system<|role_end|>You are Megrez-Omni, a helpful assistant that sees, hears and reads.<|turn_end|>"
-)
+DEFAULT_SYSTEM = "<|role_start|>system<|role_end|>You are Megrez-Omni.<|turn_end|>"
 ASSISTANT = "<|role_start|>assistant<|role_end|>"
 SLICE = "<|image_start|>" + "<|unk|>" * QUERIES + "<|image_end|>"
 
