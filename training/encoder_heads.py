@@ -170,25 +170,33 @@ class VisionWords(nn.Module):
         self,
         patches: torch.Tensor,
         sizes: torch.Tensor,
-        dense: tuple[torch.Tensor, torch.Tensor],
+        dense: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         places: torch.Tensor,
         lines: list[torch.Tensor],
     ) -> dict[str, torch.Tensor]:
-        """patches [T, 3 * patch²], sizes [slices, 2]; first the slices with `dense`, classes and colours of patches
-        int64 [patches], then those with `places` [scenes, 2, query_num], then those with `lines`."""
+        """patches [T, 3 * patch²], sizes [slices, 2].
+
+        First come the slices with `dense`, classes and colours of patches int64 [patches] and what each place holds
+        of them [slices, query_num, SHOWN]; then those with `places` int64 [scenes, 2, query_num]; then those with
+        `lines` of letters.
+        """
         features, shapes = self.features(patches, sizes), [(int(h), int(w)) for h, w in sizes]
         count, known = len(shapes) - len(places) - len(lines), len(dense[0])
+        embeds = self.vision.resampler(features, shapes)  # [slices, query_num, D]
         loss = features.new_zeros((), dtype=torch.float32)
         if count:
             loss = loss + _loss(self.what(features[:known]), dense[0]) + _loss(self.colour(features[:known]), dense[1])
-        if count == len(shapes):
-            return {"loss": loss}
-        embeds = self.vision.resampler(features[known:], shapes[count:])  # [slices, query_num, D]
+            loss = loss + self._shares(embeds[:count], dense[2])
         if len(places):
-            loss = loss + self._places(embeds[: len(places)], places)
+            loss = loss + self._places(embeds[count : count + len(places)], places)
         if lines:
-            loss = loss + self.words.ctc(list(embeds[len(places) :]), lines)
+            loss = loss + self.words.ctc(list(embeds[count + len(places) :]), lines)
         return {"loss": loss}
+
+    def _shares(self, embeds: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Places that hold several letters, or parts of one, tell of each: shares [slices, query_num, SHOWN]."""
+        weight = 1 - (1 - EMPTY_WEIGHT) * shares[..., 0]
+        return -(self.words(embeds).log_softmax(-1) * shares).sum(-1).mul(weight).sum() / weight.sum()
 
     def _places(self, embeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         words, levels = places.transpose(0, 1).flatten(1)  # [scenes * query_num]
@@ -246,10 +254,11 @@ class VisionWords(nn.Module):
             for place, words in (item.places or {}).items():
                 places[number, :, place] = _classes(words)
         labels = [np.concatenate([item.patches[i] for item in dense if item.patches] or [_NONE]) for i in (0, 1)]
+        shares = [_shares(item.patches[0], item.piece) for item in dense if item.patches]
         return {
             "patches": torch.cat([piece.patches for piece in pieces]),
             "sizes": torch.tensor([(piece.rows, piece.columns) for piece in pieces]),
-            "dense": tuple(torch.from_numpy(label) for label in labels),
+            "dense": (*(torch.from_numpy(label) for label in labels), torch.tensor(np.array(shares))),
             "places": torch.from_numpy(places),
             "lines": [torch.tensor(item.line) for item in lines],
         }
@@ -275,6 +284,16 @@ class VisionWords(nn.Module):
 
 
 _NONE = np.zeros(0, dtype=np.int64)
+
+
+def _shares(what: np.ndarray, piece: PatchedSlice) -> np.ndarray:
+    """Of the patches at each place that show something, the share of each class; float32 [places, SHOWN]."""
+    shares = np.zeros((COLUMNS * ROWS, len(SHOWN)), dtype=np.float32)
+    rows, columns = (part.flatten() + 0.5 for part in np.mgrid[: piece.rows, : piece.columns])
+    places = (columns / piece.columns * COLUMNS).astype(int) * ROWS + (rows / piece.rows * ROWS).astype(int)
+    np.add.at(shares, (places[what > 0], what[what > 0]), 1.0)
+    shares[shares.sum(1) == 0, 0] = 1.0
+    return shares / shares.sum(1, keepdims=True)
 
 
 def _letters(text: str) -> list[int]:

