@@ -19,7 +19,6 @@ from .lettering import lettering_example
 from .memory import memory_example, told_example
 from .outside import refusal_example
 from .page import page_example
-from .reading import reading_example
 from .scene_questions import scene_example
 from .sketching import sketch_page, sketch_scene, sketch_speech, sketch_text
 from .smalltalk import greeting_example
@@ -50,7 +49,6 @@ SKETCHED: dict[str, Generator] = {
 }
 
 TRAINING_ONLY: dict[str, Generator] = {
-    "reading": reading_example,
     "told": told_example,
     **{f"sketched {task}": generator for task, generator in SKETCHED.items()},
 }
