@@ -42,6 +42,10 @@ EMPTY_WEIGHT = 0.2
 SHOWN = (*WHAT, *COLOURS[1:])
 """What embeds tell of; nothing is the first."""
 
+PLACES_FROM, LINES_FROM = 0.5, 0.7
+"""The difficulty from which embeds learn what their places hold, and from which they learn lines of print and scenes.
+Before, features tell too little: the losses of embeds only made noise, and letters did not appear."""
+
 EMPTY_PLACES = 0.1
 """The same of the embeds of a scene; about one in twenty tells of something."""
 
@@ -147,10 +151,12 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor, empty: float = EMPTY_WEIGH
 
 @dataclass
 class Picture:
-    """One slice, and one of: a class and a colour a patch; words by place; a line of letters."""
+    """One slice, and one of: a class and a colour a patch (`placed`: for the embeds, too); words by place; a line of
+    letters."""
 
     piece: PatchedSlice
     patches: tuple[np.ndarray, np.ndarray] | None = None
+    placed: bool = True
     places: dict[int, Words] | None = None
     line: list[int] = field(default_factory=list)
 
@@ -195,8 +201,9 @@ class VisionWords(nn.Module):
 
     def _shares(self, embeds: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """Places that hold several letters, or parts of one, tell of each: shares [slices, query_num, SHOWN]."""
-        weight = 1 - (1 - EMPTY_WEIGHT) * shares[..., 0]
-        return -(self.words(embeds).log_softmax(-1) * shares).sum(-1).mul(weight).sum() / weight.sum()
+        weight = (1 - (1 - EMPTY_WEIGHT) * shares[..., 0]) * shares.sum(-1)
+        surprise = -(self.words(embeds).log_softmax(-1) * shares).sum(-1)
+        return (surprise * weight).sum() / weight.sum().clamp(min=1.0)
 
     def _places(self, embeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         words, levels = places.transpose(0, 1).flatten(1)  # [scenes * query_num]
@@ -216,11 +223,10 @@ class VisionWords(nn.Module):
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
-        """Labelled patches alone at first, mostly lines in the end: embeds have nothing to learn from features that
-        tell nothing, and their losses only make noise."""
-        if rng.random() < 1.75 - 1.5 * difficulty:
+        """Labelled patches alone at first, a quarter of them in the end."""
+        if rng.random() < 1 - 0.75 * (difficulty - LINES_FROM) / (1 - LINES_FROM):
             picture, what, colour = dense_example(rng, split, difficulty)
-            return Picture(self._piece(picture), patches=(what, colour))
+            return Picture(self._piece(picture), (what, colour), placed=difficulty >= PLACES_FROM)
         if rng.random() < 0.35:
             scene = random_scene(rng)
             return Picture(self._whole(draw(scene)), places=thing_words(scene))
@@ -254,7 +260,7 @@ class VisionWords(nn.Module):
             for place, words in (item.places or {}).items():
                 places[number, :, place] = _classes(words)
         labels = [np.concatenate([item.patches[i] for item in dense if item.patches] or [_NONE]) for i in (0, 1)]
-        shares = [_shares(item.patches[0], item.piece) for item in dense if item.patches]
+        shares = [_shares(item.patches[0], item.piece) * item.placed for item in dense if item.patches]
         return {
             "patches": torch.cat([piece.patches for piece in pieces]),
             "sizes": torch.tensor([(piece.rows, piece.columns) for piece in pieces]),

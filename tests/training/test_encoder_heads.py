@@ -150,3 +150,15 @@ def test_a_place_tells_of_all_that_it_holds() -> None:
     assert np.array_equal(shares.sum(1), np.ones(COLUMNS * ROWS))
     told = {place: {int(c): float(row[c]) for c in row.nonzero()[0]} for place, row in enumerate(shares) if row[0] < 1}
     assert told == {place_of(0.25, 0.0): {5: 0.5, 7: 0.5}}
+
+
+@needs_fonts
+def test_before_their_time_embeds_learn_nothing(mini_initial: Path) -> None:
+    task = VisionWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
+    for difficulty, learns in ((0.0, False), (0.6, True)):
+        items = [task.draw(random.Random(seed), "train", difficulty) for seed in range(4)]
+        assert all(item.patches for item in items)
+        task.zero_grad()
+        task(**task.collate(items))["loss"].backward()
+        assert bool(task.vision.resampler.kv_proj.weight.grad.any()) == learns
+        assert task.what.weight.grad.any()
