@@ -120,11 +120,11 @@ def test_seed_replays(cluster: Cluster) -> None:
         response = cluster.client().chat.completions.create(
             model=cluster.model,
             messages=[{"role": "user", "content": "hi"}],
-            temperature=1.5,
+            temperature=2.0,
             seed=seed,
             n=3,
-            max_tokens=12,
-            extra_body={"top_k": 50, "min_p": 0.01, "repetition_penalty": 1.1},
+            max_tokens=40,
+            extra_body={"top_k": 500, "min_p": 0.0001, "repetition_penalty": 1.1, "ignore_eos": True},
         )
         return [choice.message.content for choice in response.choices]
 

@@ -51,7 +51,7 @@ def test_while_decoding(cluster: Cluster, stream: bool) -> None:
 
 
 def test_while_prefilling(cluster: Cluster) -> None:
-    body = _request(cluster, True, {"type": "text", "text": "word " * 3500}, max_tokens=50)
+    body = _request(cluster, True, {"type": "text", "text": "word " * 1900}, max_tokens=50)
     asyncio.run(_leave_when(cluster, body, lambda: cluster.stats("LanguageDecoder")["running"] == 1))
     _assert_freed(cluster)
 

@@ -28,11 +28,12 @@ METRICS = (
 
 def test_request_id_in_and_out_and_in_every_stage(cluster: Cluster) -> None:
     name = f"test-{secrets.token_hex(6)}"
-    picture = image(noise_png(secrets.randbits(30), 300, 300), "png")
+    picture = image(noise_png(secrets.randbits(30), 200, 200), "png")
     body = {
         "model": cluster.model,
         "messages": [{"role": "user", "content": [picture, audio(SOUND.read_bytes() + bytes(8)), text("?")]}],
         "max_tokens": 5,
+        "ignore_eos": True,
     }
     response = cluster.post(body, {"x-request-id": name})
     assert response.headers["x-request-id"] == name

@@ -73,7 +73,7 @@ def test_encoders_batch_across_requests(cluster: Cluster) -> None:
     """Eight pictures of one slice, one a request, need fewer batches than there are requests."""
     before = cluster.stats("VisionEncoder")
     blocker = image(noise_png(3, 1300, 1300), "png")  # keeps the encoder busy while the others arrive
-    small = [image(noise_png(10 + i, 300, 300), "png") for i in range(8)]
+    small = [image(noise_png(10 + i, 200, 200), "png") for i in range(8)]
 
     async def nine() -> None:
         async with httpx.AsyncClient(timeout=60) as client:

@@ -69,8 +69,8 @@ def test_the_command_line_wins(read: Any) -> None:
 def test_what_is_left_out_keeps_the_authors_defaults(read: Any) -> None:
     data, tuning, training = read({})
     switches = {name: value for name, value in vars(tuning).items() if name.startswith("tune_")}
-    assert [name for name, on in switches.items() if on] == ["tune_llm"]
-    assert len(switches) == 5
+    assert [name for name, on in switches.items() if on] == ["tune_llm", "tune_embeddings"]
+    assert len(switches) == 6  # the authors' five, and the embeddings within the language model
     assert (data.speech_text, data.save_dtype, data.ema_decay) == ("keep", "bfloat16", 0.0)
     assert (training.learning_rate, training.lr_scheduler_type, training.resume) == (1e-5, "cosine", True)
 
