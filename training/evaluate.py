@@ -38,13 +38,17 @@ def evaluate(checkpoint: Path, work: Path, count: int) -> dict[str, Any]:
         export(data, split="test", count=count, seed=HELD_OUT_SEED)
     result = work / "accuracy.json"
     with served(checkpoint, work) as url:
-        command = [sys.executable, "-m", "benchmarks.accuracy", str(data / "test.jsonl"), "--base-url", f"{url}/v1"]
-        command += ["--goals", "benchmarks/goals.json", "--output", str(result), "--concurrency", "8"]
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
-    if code not in (0, 1):  # 1: asked, but a goal was missed
-        raise SystemExit(f"the accuracy benchmark ended with {code}")
+        ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8")
     found: dict[str, Any] = json.loads(result.read_text("utf-8"))
     return found
+
+
+def ask(url: str, data: Path, result: Path, *options: str) -> None:
+    """The accuracy benchmark on a server; its JSON goes to `result`, the answers beside it."""
+    command = [sys.executable, "-m", "benchmarks.accuracy", str(data), "--base-url", f"{url}/v1"]
+    code = subprocess.run([*command, "--output", str(result), *options], cwd=ROOT, check=False).returncode
+    if code not in (0, 1):  # 1: asked, but a goal was missed
+        raise SystemExit(f"the accuracy benchmark ended with {code}")
 
 
 @contextmanager

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from .evaluate import ROOT, served
+from .evaluate import ROOT, ask, served
 from .synthetic.export import export
 from .synthetic.world import TASKS
 
@@ -41,8 +39,7 @@ def store_answers(checkpoint: Path, output: Path) -> dict[str, str]:
     cases = write_cases(output)
     with tempfile.TemporaryDirectory() as folder, served(checkpoint, Path(folder)) as url:
         result = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.accuracy", str(cases), "--base-url", f"{url}/v1"]
-        subprocess.run([*command, "--output", str(result), "--concurrency", "1"], cwd=ROOT, check=False)
+        ask(url, cases, result, "--concurrency", "1")
         ids = [json.loads(line)["id"] for line in cases.read_text("utf-8").splitlines()]
         kept = result.with_suffix(".answers.jsonl").read_text("utf-8").splitlines()
     answers = dict(zip(ids, (json.loads(line)["text"] for line in kept), strict=True))  # one at a time: in order

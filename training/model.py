@@ -97,7 +97,7 @@ class OmniForTraining(nn.Module):
             parts += self.audio(media["mels"])
         if parts:
             embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
-        if len(media.get("sketch", ())):
+        if len(media["sketch"]):
             embeds = embeds.index_copy(0, media["sketch_positions"], self._sketched(media["sketch"]).to(embeds.dtype))
         return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
 

@@ -19,12 +19,13 @@ from transformers import Trainer, TrainingArguments
 
 from pipeline.processing.tokenizer import Tokenizer
 
-from .encoder_heads import AudioWords, VisionWords
+from .audio_words import AudioWords
 from .hardware import trains_in_bfloat16
 from .model import OmniForTraining
 from .muon import MuonAdamW
 from .synthetic.generated import Generated
 from .trainer import last_checkpoint
+from .vision_words import VisionWords
 
 TASKS: dict[str, Any] = {"audio": AudioWords, "vision": VisionWords}
 

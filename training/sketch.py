@@ -1,7 +1,7 @@
 """Pictures and recordings told in words, for a decoder that learns to read before an encoder sees or hears.
 
 A sketch says for each embed of a medium which tokens it stands for; the model is given the sum of their
-embeddings there. The encoders then learn to give what the sketches gave (`encoder_heads`).
+embeddings there. The encoders then learn to give what the sketches gave (`token_head`).
 """
 
 from __future__ import annotations
@@ -33,4 +33,9 @@ class SpeechSketch:
 
 def place_of(x: float, y: float) -> int:
     """The place of a point, in sides of the picture from its top left."""
-    return min(max(int(x * COLUMNS), 0), COLUMNS - 1) * ROWS + min(max(int(y * ROWS), 0), ROWS - 1)
+    return part_of_side(x, COLUMNS) * ROWS + part_of_side(y, ROWS)
+
+
+def part_of_side(x: float, parts: int) -> int:
+    """Which of so many equal parts of a side x falls into, the nearest if it is outside."""
+    return min(max(int(x * parts), 0), parts - 1)

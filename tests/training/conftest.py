@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from training.default_model import write_initial
+
 from .tiny import write_tiny
 
 
@@ -18,3 +20,11 @@ def one_thread() -> None:
 def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint. Read only."""
     return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def mini_initial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default checkpoint before training. Read only."""
+    path = tmp_path_factory.mktemp("initial")
+    write_initial(path)
+    return path

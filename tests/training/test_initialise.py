@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -104,3 +105,16 @@ def test_patches_are_whitened() -> None:
     torch.testing.assert_close(seen[:, :6].T.cov(), torch.eye(6), rtol=0, atol=0.1)
     assert not kernel[6:].any()
     assert not bias[6:].any()
+
+
+def test_whitened_patches_have_unit_variance_in_every_component() -> None:
+    rng = np.random.default_rng(0)
+    scales = np.linspace(1, 30, 12)
+    patches = torch.from_numpy((rng.standard_normal((4000, 12)) * scales + 7).astype(np.float32))
+    kernel, bias = torch.ones(5, 3, 2, 2), torch.zeros(5)
+    kernel[4] = 0  # a row that isn't in use
+    whiten_patches(kernel, bias, patches)
+    out = patches @ kernel.flatten(1).T + bias
+    assert torch.equal(kernel[4], torch.zeros(3, 2, 2))
+    torch.testing.assert_close(out.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
+    torch.testing.assert_close(out[:, :4].T.cov(), torch.eye(4), atol=0.02, rtol=0)

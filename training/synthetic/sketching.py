@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ..sketch import COLUMNS, ROWS, PictureSketch, SpeechSketch, Words, place_of
+from ..sketch import COLUMNS, ROWS, PictureSketch, SpeechSketch, Words, part_of_side, place_of
 from .example import Language, Split
 from .scene import Scene
 from .words import normalise
@@ -26,7 +26,7 @@ def thing_words(scene: Scene) -> dict[int, Words]:
         place = place_of(x, y) // 2 * 2
         while place in found:
             place = (place + 2) % (COLUMNS * ROWS)
-        found[place] = (thing.shape, LEVELS[min(max(int(y * len(LEVELS)), 0), len(LEVELS) - 1)])
+        found[place] = (thing.shape, LEVELS[part_of_side(y, len(LEVELS))])
         found[place + 1] = (thing.colour,)
     return found
 

@@ -1,4 +1,4 @@
-"""What teaches an encoder before the decoder listens to it."""
+"""The vision encoder learns patches, places and lines before the decoder looks at it."""
 
 from __future__ import annotations
 
@@ -11,70 +11,13 @@ import torch
 
 from pipeline.model.vision import PatchedSlice
 from pipeline.processing.tokenizer import Tokenizer
-from training.default_model import write_initial
-from training.encoder_heads import EMPTY_WEIGHT, SHOWN, AudioWords, TokenHead, VisionWords, _loss, _shares
-from training.initialise import whiten_patches
 from training.model import OmniForTraining
 from training.muon import MuonAdamW
 from training.sketch import COLUMNS, ROWS, place_of
 from training.synthetic.dense import COLOURS, WHAT
-from training.synthetic.generated import Generated
-from training.synthetic.words import CTC_UNITS, ctc_targets
+from training.vision_words import EMPTY_WEIGHT, SHOWN, VisionWords, _loss, _shares
 
 from .synthetic.needs_fonts import needs_fonts
-
-
-@pytest.fixture(scope="module")
-def mini_initial(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("initial")
-    write_initial(path)
-    return path
-
-
-def test_embeds_near_a_tokens_embedding_mean_it() -> None:
-    torch.manual_seed(0)
-    embeddings = torch.randn(50, 32)
-    head = TokenHead(embeddings, [0, 7, 9])
-    assert head(embeddings[[9, 0, 7]]).argmax(-1).tolist() == [2, 0, 1]
-    assert head.distance(embeddings[[7]], head.table[[1]]) == 0
-    spoken = embeddings[[0, 7, 7, 0, 9]]
-    losses = [head.ctc([spoken], [torch.tensor(target)]).item() for target in ([1, 2], [2, 1], [1])]
-    assert losses[0] < 0.5 < min(losses[1:])
-
-
-def test_generated_examples_depend_on_seed_split_and_place_alone() -> None:
-    def draw(rng: random.Random, split: str, difficulty: float) -> tuple[float, str, float]:
-        return rng.random(), split, difficulty
-
-    data = Generated(draw, 8, 5, "train")
-    assert list(data) == list(Generated(draw, 8, 5, "train"))
-    assert [difficulty for _, _, difficulty in data] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
-    other = Generated(draw, 8, 5, "test")
-    assert {number for number, _, _ in data}.isdisjoint(number for number, _, _ in other)
-    assert {difficulty for _, _, difficulty in other} == {1.0}
-
-
-def test_the_words_of_a_phrase_are_learnt(mini_initial: Path) -> None:
-    torch.manual_seed(0)
-    task = AudioWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
-    mel, target = task.draw(random.Random(3), "train", 1.0)
-    batch = task.collate([(mel, target)])
-    optimizer = MuonAdamW(task.named_parameters(), lr=1e-3)
-    first = task(**batch)["loss"].item()
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = task(**batch)["loss"]
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.2 * first
-    assert task.score([(mel, target)]) == {"phrases right": 1.0}
-    assert task.score([(mel, [*target, 1])]) == {"phrases right": 0.0}
-
-
-def test_units_of_the_blank_and_the_words_do_not_meet() -> None:
-    assert 0 not in ctc_targets(" ".join(unit for unit in CTC_UNITS if unit.isascii()), "en")
-    with pytest.raises(KeyError, match="xylophone"):
-        ctc_targets("a xylophone", "en")
 
 
 @needs_fonts
@@ -121,19 +64,6 @@ def test_a_patch_that_shows_nothing_weighs_less() -> None:
     wrong, right = torch.logsumexp(logits[0], 0), torch.logsumexp(logits[1], 0) - 5
     expected = (EMPTY_WEIGHT * wrong + right) / (EMPTY_WEIGHT + 1)
     torch.testing.assert_close(_loss(logits, torch.tensor([0, 2])), expected)
-
-
-def test_whitened_patches_have_unit_variance_in_every_component() -> None:
-    rng = np.random.default_rng(0)
-    scales = np.linspace(1, 30, 12)
-    patches = torch.from_numpy((rng.standard_normal((4000, 12)) * scales + 7).astype(np.float32))
-    kernel, bias = torch.ones(5, 3, 2, 2), torch.zeros(5)
-    kernel[4] = 0  # a row that isn't in use
-    whiten_patches(kernel, bias, patches)
-    out = patches @ kernel.flatten(1).T + bias
-    assert torch.equal(kernel[4], torch.zeros(3, 2, 2))
-    torch.testing.assert_close(out.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(out[:, :4].T.cov(), torch.eye(4), atol=0.02, rtol=0)
 
 
 def test_no_class_is_empty() -> None:

@@ -1,8 +1,4 @@
-"""Each encoder with cheap heads, for learning before the decoder listens to it.
-
-The heads of the embeds are the decoder's own token embeddings: an encoder learns to give at each place what a
-sketch (`sketch.py`) gives there, which the decoder can read already.
-"""
+"""The vision encoder with heads, for learning before the decoder looks at it."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ from PIL import Image
 from torch import nn
 
 from pipeline.model.vision import PatchedSlice
-from pipeline.processing.audio import log_mel
 from pipeline.processing.image import patchify, slice_image
 from pipeline.processing.tokenizer import Tokenizer
 
@@ -30,14 +25,15 @@ from .synthetic.generated import Generated
 from .synthetic.lettering import print_text, random_text
 from .synthetic.page import random_page
 from .synthetic.scene import draw, random_scene
-from .synthetic.scene_questions import questions
 from .synthetic.sketching import LEVELS, thing_words
-from .synthetic.speech import mask_mel, record
-from .synthetic.words import CTC_UNITS, ctc_targets, phrase
+from .token_head import NEARNESS, TokenHead, best_path, token_ids
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; about half of them do."""
+
+EMPTY_PLACES = 0.1
+"""The same of the embeds of a scene; about one in twenty tells of something."""
 
 SHOWN = (*WHAT, *COLOURS[1:])
 """What embeds tell of; nothing is the first."""
@@ -45,108 +41,6 @@ SHOWN = (*WHAT, *COLOURS[1:])
 PLACES_FROM, LINES_FROM = 0.5, 0.7
 """The difficulty from which embeds learn what their places hold, and from which they learn lines of print and scenes.
 Before, features tell too little: the losses of embeds only made noise, and letters did not appear."""
-
-EMPTY_PLACES = 0.1
-"""The same of the embeds of a scene; about one in twenty tells of something."""
-
-SHARPNESS = 8.0
-"""The score of an embed that is its token's embedding; others' are near 0."""
-
-NEARNESS = 0.1
-"""Weight of the distance between embeds and the token embeddings that they stand for."""
-
-
-class TokenHead(nn.Module):
-    """Scores embeds by their products with tokens' embeddings, which stay as they are."""
-
-    table: torch.Tensor  # [tokens, D]
-
-    def __init__(self, embeddings: torch.Tensor, tokens: list[int]) -> None:
-        super().__init__()
-        self.register_buffer("table", embeddings[tokens].detach().clone())
-        self.scale = float(SHARPNESS / self.table.pow(2).sum(-1).mean())
-        self.variance = float(embeddings.detach().var())
-
-    def forward(self, embeds: torch.Tensor) -> torch.Tensor:
-        """[…, D] -> float32 [..., tokens]"""
-        return (embeds @ self.table.T.to(embeds.dtype)).float() * self.scale
-
-    def distance(self, embeds: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Mean square of what parts embeds from wanted ones, in variances of a token's embedding."""
-        return F.mse_loss(embeds.float(), wanted) / self.variance
-
-    def ctc(self, embeds: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
-        """The CTC loss of sequences of embeds [n, D]; 0 is the blank (Graves et al., 2006)."""
-        logits = [self(x).log_softmax(-1) for x in embeds]
-        lengths = torch.tensor([len(x) for x in logits])
-        padded = nn.utils.rnn.pad_sequence(logits)  # [embeds, sequences, tokens]
-        sizes = torch.tensor([len(t) for t in targets])
-        loss = F.ctc_loss(padded, torch.cat(targets), lengths, sizes, zero_infinity=True)
-        meant = torch.cat(logits).detach().exp() @ self.table
-        return loss + NEARNESS * self.distance(torch.cat(embeds), meant)
-
-
-def _greedy(logits: torch.Tensor) -> list[int]:
-    """The best path of a CTC head, without repetitions and blanks."""
-    best = logits.argmax(-1).unique_consecutive()
-    return best[best > 0].tolist()
-
-
-class AudioWords(nn.Module):
-    """The audio stage, whose embeds spell the words of a phrase."""
-
-    def __init__(self, model: OmniForTraining, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self.audio, self.processor = model.audio, model.model_config.audio_processor
-        self.head = TokenHead(model.llm.weight, _tokens(tokenizer, CTC_UNITS))
-
-    def forward(self, mels: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """targets: int64 [units] a phrase, 0 is the blank."""
-        return {"loss": self.head.ctc(self.embeds(mels), targets)}
-
-    def embeds(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Without those of begin and end."""
-        return [embeds[1:-1] for embeds in self.audio(mels)]
-
-    def prepare(self, seed: int) -> None:
-        """Nothing to fit beforehand."""
-
-    def draw(self, rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
-        language: Language = "en" if rng.random() < 0.5 else "zh"
-        text = _said(rng, language)
-        mel = log_mel(record(rng, text, language, split), self.processor)
-        return mask_mel(rng, mel) if split == "train" else mel, ctc_targets(text, language)
-
-    @staticmethod
-    def collate(batch: list[tuple[np.ndarray, list[int]]]) -> dict[str, Any]:
-        return {"mels": [torch.from_numpy(mel) for mel, _ in batch], "targets": [torch.tensor(t) for _, t in batch]}
-
-    @torch.inference_mode()
-    def score(self, data: Generated) -> dict[str, float]:
-        right = 0
-        for mel, target in data:
-            right += _greedy(self.head(self.embeds([torch.from_numpy(mel)])[0])) == target
-        return {"phrases right": right / len(data)}
-
-
-def _said(rng: random.Random, language: Language) -> str:
-    """A phrase to write down or a question about a picture."""
-    if rng.random() < 0.6:
-        return phrase(rng, language)
-    return rng.choice(questions(rng, random_scene(rng), language))[0]
-
-
-def _tokens(tokenizer: Tokenizer, units: Any) -> list[int]:
-    """The blank's token, which stands at every embed's place in a prompt, and the units'."""
-    found = [tokenizer.encode(unit, allow_special=False) for unit in units]
-    assert all(len(ids) == 1 for ids in found)
-    return [tokenizer.special("unk"), *(ids[0] for ids in found)]
-
-
-def _loss(logits: torch.Tensor, labels: torch.Tensor, empty: float = EMPTY_WEIGHT) -> torch.Tensor:
-    weight = logits.new_ones(logits.shape[1], dtype=torch.float32)
-    weight[0] = empty
-    return F.cross_entropy(logits.float(), labels, weight, ignore_index=IGNORED)
 
 
 @dataclass
@@ -170,7 +64,7 @@ class VisionWords(nn.Module):
         self.vision, self.processor = model.vision, model.model_config.image_processor
         width = model.model_config.vision.hidden_size
         self.what, self.colour = nn.Linear(width, len(WHAT)), nn.Linear(width, len(COLOURS))
-        self.words, self.levels = (TokenHead(model.llm.weight, _tokens(tokenizer, u)) for u in (SHOWN[1:], LEVELS))
+        self.words, self.levels = (TokenHead(model.llm.weight, token_ids(tokenizer, u)) for u in (SHOWN[1:], LEVELS))
 
     def forward(
         self,
@@ -186,7 +80,8 @@ class VisionWords(nn.Module):
         of them [slices, query_num, SHOWN]; then those with `places` int64 [scenes, 2, query_num]; then those with
         `lines` of letters.
         """
-        features, shapes = self.features(patches, sizes), [(int(h), int(w)) for h, w in sizes]
+        shapes = [(int(rows), int(columns)) for rows, columns in sizes]
+        features = self.features(patches, shapes)
         count, known = len(shapes) - len(places) - len(lines), len(dense[0])
         embeds = self.vision.resampler(features, shapes)  # [slices, query_num, D]
         loss = features.new_zeros((), dtype=torch.float32)
@@ -212,8 +107,8 @@ class VisionWords(nn.Module):
         wanted = self.words.table[words] + self.levels.table[levels] * shapes[:, None]
         return loss + NEARNESS * self.words.distance(flat, wanted)
 
-    def features(self, patches: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        return self.vision.vpm(patches, [(int(h), int(w)) for h, w in sizes], lambda: None)
+    def features(self, patches: torch.Tensor, shapes: list[tuple[int, int]]) -> torch.Tensor:
+        return self.vision.vpm(patches, shapes, lambda: None)
 
     def prepare(self, seed: int) -> None:
         """Fits the first layer to the pictures it will see."""
@@ -274,19 +169,25 @@ class VisionWords(nn.Module):
         """Of patches and of places those right that show something, of lines those right as a whole."""
         right: dict[str, list[bool]] = {"patches": [], "places": [], "lines": []}
         for item in data:
-            batch = self.collate([item])
-            features = self.features(batch["patches"], batch["sizes"])
+            batch, shapes = self.collate([item]), [(item.piece.rows, item.piece.columns)]
+            features = self.features(batch["patches"], shapes)
             if item.patches is not None:
                 what = batch["dense"][0]
                 right["patches"] += (self.what(features).argmax(-1) == what)[what > 0].tolist()
                 continue
-            embeds = self.vision.resampler(features, [(item.piece.rows, item.piece.columns)])[0]
+            embeds = self.vision.resampler(features, shapes)[0]
             if item.places is not None:
                 wanted = batch["places"][0, 0]
                 right["places"] += (self.words(embeds).argmax(-1) == wanted)[wanted > 0].tolist()
             else:
-                right["lines"].append(_greedy(self.words(embeds)) == item.line)
+                right["lines"].append(best_path(self.words(embeds)) == item.line)
         return {name: sum(each) / len(each) for name, each in right.items() if each}
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, empty: float = EMPTY_WEIGHT) -> torch.Tensor:
+    weight = logits.new_ones(logits.shape[1], dtype=torch.float32)
+    weight[0] = empty
+    return F.cross_entropy(logits.float(), labels, weight, ignore_index=IGNORED)
 
 
 _NONE = np.zeros(0, dtype=np.int64)

@@ -1,0 +1,66 @@
+"""The audio encoder with a head, for learning before the decoder listens to it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.processing.audio import log_mel
+from pipeline.processing.tokenizer import Tokenizer
+
+from .model import OmniForTraining
+from .synthetic.example import Language, Split
+from .synthetic.generated import Generated
+from .synthetic.scene import random_scene
+from .synthetic.scene_questions import questions
+from .synthetic.speech import mask_mel, record
+from .synthetic.words import CTC_UNITS, ctc_targets, phrase
+from .token_head import TokenHead, best_path, token_ids
+
+
+class AudioWords(nn.Module):
+    """The audio stage, whose embeds spell the words of a phrase."""
+
+    def __init__(self, model: OmniForTraining, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.audio, self.processor = model.audio, model.model_config.audio_processor
+        self.head = TokenHead(model.llm.weight, token_ids(tokenizer, CTC_UNITS))
+
+    def forward(self, mels: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """targets: int64 [units] a phrase, 0 is the blank."""
+        return {"loss": self.head.ctc(self.embeds(mels), targets)}
+
+    def embeds(self, mels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Without those of begin and end."""
+        return [embeds[1:-1] for embeds in self.audio(mels)]
+
+    def prepare(self, seed: int) -> None:
+        """Nothing to fit beforehand."""
+
+    def draw(self, rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
+        language: Language = "en" if rng.random() < 0.5 else "zh"
+        text = _said(rng, language)
+        mel = log_mel(record(rng, text, language, split), self.processor)
+        return mask_mel(rng, mel) if split == "train" else mel, ctc_targets(text, language)
+
+    @staticmethod
+    def collate(batch: list[tuple[np.ndarray, list[int]]]) -> dict[str, Any]:
+        return {"mels": [torch.from_numpy(mel) for mel, _ in batch], "targets": [torch.tensor(t) for _, t in batch]}
+
+    @torch.inference_mode()
+    def score(self, data: Generated) -> dict[str, float]:
+        right = 0
+        for mel, target in data:
+            right += best_path(self.head(self.embeds([torch.from_numpy(mel)])[0])) == target
+        return {"phrases right": right / len(data)}
+
+
+def _said(rng: random.Random, language: Language) -> str:
+    """A phrase to write down or a question about a picture."""
+    if rng.random() < 0.6:
+        return phrase(rng, language)
+    return rng.choice(questions(rng, random_scene(rng), language))[0]
