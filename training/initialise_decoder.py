@@ -51,7 +51,10 @@ def associative_decoder(config: DecoderConfig, drawn: Mapping[str, torch.Tensor]
     )  # dimensions for findings [size, D]
     embeddings[:, 1 : 1 + 2 * size] = 0
     embeddings[:, 0] = embeddings[:, -1].std()
-    blank = embeddings[BLANK] / embeddings[BLANK].pow(2).sum()
+    blank = torch.cat([torch.zeros(1), embeddings[BLANK, 1:]])
+    blank /= blank.pow(2).sum()  # its product with the blank's embedding is 1, and 0 with all others
+    others = torch.arange(len(embeddings)) != BLANK
+    embeddings[others] -= torch.outer(embeddings[others] @ blank, blank / blank.pow(2).sum())
     read = _orthonormal(size, d, rng)  # what of a token is found
 
     out = {"llm.model.embed_tokens.weight": embeddings}

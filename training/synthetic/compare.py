@@ -23,6 +23,7 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "shows": ("Which picture shows {name}?", "In which picture is there {name}?", "Which picture has {name}?"),
         "greater": ("Which number is greater?", "Which picture has the greater number?", "Which number is larger?"),
         "smaller": ("Which number is smaller?", "Which picture has the smaller number?"),
+        "count": ("How many shapes are in the {which} picture?", "How many shapes does the {which} picture have?"),
         "number": ("Which number does the {which} picture show?", "Read the number in the {which} picture."),
         "shape": ("Do both pictures show the same shape?", "Is the shape the same in both pictures?"),
         "colour": ("Do both pictures have the same colour?", "Is the colour the same in both pictures?"),
@@ -33,6 +34,7 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "shows": ("哪张图片里有{name}？", "{name}在哪张图片里？"),
         "greater": ("哪个数字更大？", "哪张图片的数字更大？"),
         "smaller": ("哪个数字更小？", "哪张图片的数字更小？"),
+        "count": ("第{which}张图片里有几个图形？", "第{which}张图片有多少个图形？"),
         "number": ("第{which}张图片上的数字是什么？", "请读出第{which}张图片上的数字。"),
         "shape": ("两张图片里的形状一样吗？", "两张图片的形状相同吗？"),
         "colour": ("两张图片里的颜色一样吗？", "两张图片的颜色相同吗？"),
@@ -61,6 +63,8 @@ def compare_example(
         pictures: Pictures = tuple((printed or print_text)(rng, number, language, split) for number in numbers)
     else:
         scenes, pairs = (_scenes, _single_things)[kind](rng, language)
+        if kind == 0 and split == "train":
+            pairs += _counts(rng, language, scenes)
         pictures = tuple((drawn or draw)(scene) for scene in scenes)
     rng.shuffle(pairs)
     count = 1 if split == "test" else rng.randint(2, 3)
@@ -74,6 +78,15 @@ def _scenes(rng: random.Random, language: Language) -> tuple[list[Scene], list[P
     kind = rng.choice(("more", "fewer"))
     pairs = [(rng.choice(WORDINGS[language][kind]), PLACES[language][most if kind == "more" else 1 - most])]
     return scenes, pairs + _shown_in_one(rng, language, scenes)
+
+
+def _counts(rng: random.Random, language: Language, scenes: list[Scene]) -> list[Pair]:
+    """What there is to know before telling which picture has more."""
+    wordings = WORDINGS[language]["count"]
+    return [
+        (rng.choice(wordings).format(which=which), str(len(scene.things)))
+        for which, scene in zip(ORDINALS[language], scenes, strict=True)
+    ]
 
 
 def _single_things(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair]]:

@@ -26,8 +26,8 @@ MARGIN = 1
 THINNEST = 6
 """Pixels that the box of a thin glyph, such as 1, is widened to. Each box is also widened by a sixth of the
 font's size where nothing else stands, so that most patches of a page have a label."""
-PLAIN_SIZES = (22, 25, 28, 32)
-SIZES = (14, 16, 18, 20, 22, 25, 28, 32, 38, 45, 54, 64)
+PLAIN_SIZES = (25, 28, 32, 36)
+SIZES = (20, 22, 25, 28, 32, 38, 45, 54, 64, 76)
 
 WHAT = ("none", *SHAPES, *string.ascii_uppercase, *string.ascii_lowercase, *string.digits, *CHARACTERS_ZH)
 COLOURS = ("none", *NAMED_COLOURS)
@@ -83,9 +83,9 @@ class _Canvas:
     def one_line(self) -> None:
         text = self._text(8)
         font, size = self._font(text), 64
-        while size > 14 and load(font, size).getlength(text) > 0.92 * self.size[0]:
+        while size > 20 and load(font, size).getlength(text) > 0.92 * self.size[0]:
             size -= 3
-        size = self.rng.randint(min(size, max(14, size // 2)), size)
+        size = self.rng.randint(min(size, max(20, size // 2)), size)
         room = self.size[0] - load(font, size).getlength(text)
         top = self.rng.randint(size, max(self.size[1] - size // 2, size))
         self._write(text, font, size, round(self.rng.uniform(2, max(room - 2, 3))), top, self._ink())

@@ -16,8 +16,8 @@ from .scene import COLOURS, SLICE, Background, Colour, jittered, random_backgrou
 from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN, words
 from .words import CTC_UNITS
 
-NARROWEST_LATIN, NARROWEST_ZH = 13, 20
-LARGEST = 120  # em
+NARROWEST_LATIN, NARROWEST_ZH = 16, 26
+LARGEST = 80  # pixels per em
 
 QUESTIONS: dict[Language, tuple[str, ...]] = {
     "en": ("What does it say?", "Read the text.", "What is written here?"),

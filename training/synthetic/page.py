@@ -115,7 +115,7 @@ def _fitted(rng: random.Random, text: str, font: Font, cell: Size) -> Image.Imag
     """The text in a readable size that leaves a margin in its cell."""
     scale = math.sqrt(cell[0] * cell[1]) / SLICE
     em = advance(font, text)
-    least = 1.4 * smallest_size(text, em) * scale
+    least = 1.2 * smallest_size(text, em) * scale
     most = min(0.8 * cell[0] / (em * len(text)), 0.5 * cell[1])
     return line_mask(text, font, round(rng.uniform(min(least, most), most)))
 

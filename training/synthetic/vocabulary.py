@@ -28,13 +28,13 @@ CHARACTERS_ZH = (
 
 _WORDS = (
     # two and three letters
-    "at by do go he if in is it me my no of on or so to up us we act add age air all and ant any arm art ask "
+    "at by do go he if in is it me my of on or so to up us we act add age air all and ant any arm art ask "
     "bad bag bar bed bee big bird bit box boy bus but buy can cap car cat cow cry cup cut day dig dog dry ear "
     "eat egg end eye far fan few fig fit fly fog for fox fun gas get gum hat hen her him his hit hot ice ink "
     "jam jar job joy key kid leg let lid lip log lot low mad man map mat men milk mix mud net new nut oak oil "
     "old one our out owl own pan pay pen pet pie pig pin pot put rat raw red rib rob row rug run sad saw say "
     "sea see set she shy sit six sky son sun tax tea ten the tie tin toe top toy try two use van war way web "
-    "wet who why win yes you zoo "
+    "wet who why win you zoo "
     # four letters
     "able army baby back ball bank base bath bear beat been bell best blue boat body bone book born both bowl "
     "burn busy cake call calm camp card care case cold come cook cool corn cost dark date deep desk dish door "
