@@ -63,11 +63,11 @@ def test_empty_places_are_passed_over(decoder: DecoderModel, gap: int) -> None:
 def test_the_second_layer_finds_what_followed(decoder: DecoderModel) -> None:
     """... a b ... a -> b, for most of many texts."""
     right = []
-    for seed in range(30):
+    for seed in range(200):
         ids = tokens(24, seed)
         ids[-1] = ids[7]
         right.append(int(weights(decoder, ids, 1, 0)[-1].argmax()) == 8)
-    assert sum(right) > 24
+    assert sum(right) > 0.7 * len(right), sum(right)
 
 
 def test_embeddings_leave_room_for_what_heads_find(decoder: DecoderModel) -> None:

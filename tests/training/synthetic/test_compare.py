@@ -61,6 +61,8 @@ def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
             return place[int(numbers[1]) < int(numbers[0])]
         return numbers["second" in question]
     first, second = (scene.things for scene in scenes)
+    if "How many" in question:
+        return str(len((first, second)["second" in question]))
     if "more" in question:
         return place[len(second) > len(first)]
     if "fewer" in question:
