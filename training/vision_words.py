@@ -86,10 +86,11 @@ class VisionWords(nn.Module):
         loss = features.new_zeros((), dtype=torch.float32)
         if count:
             loss = loss + _loss(self.what(features[:known]), dense[0]) + _loss(self.colour(features[:known]), dense[1])
-        if not (dense[2].any() or len(places) or lines):
+        placed = bool(dense[2].any())
+        if not (placed or len(places) or lines):
             return {"loss": loss}
         embeds = self.vision.resampler(features, shapes)  # [slices, query_num, D]
-        if count:
+        if placed:
             loss = loss + self._shares(embeds[:count], dense[2])
         if len(places):
             loss = loss + self._places(embeds[count : count + len(places)], places)

@@ -67,7 +67,7 @@ def test_the_second_layer_finds_what_followed(decoder: DecoderModel) -> None:
         ids = tokens(24, seed)
         ids[-1] = ids[7]
         right.append(int(weights(decoder, ids, 1, 0)[-1].argmax()) == 8)
-    assert sum(right) > 0.75 * len(right), sum(right)
+    assert sum(right) > 0.8 * len(right)
 
 
 def test_embeddings_leave_room_for_what_heads_find(decoder: DecoderModel) -> None:

@@ -62,22 +62,21 @@ def compare_example(
         numbers, pairs = _numbers(rng, language)
         pictures: Pictures = tuple((printed or print_text)(rng, number, language, split) for number in numbers)
     else:
-        scenes, pairs = (_scenes, _single_things)[kind](rng, language)
-        if kind == 0 and split == "train":
-            pairs += _counts(rng, language, scenes)
+        scenes, pairs = _single_things(rng, language) if kind else _scenes(rng, language, split)
         pictures = tuple((drawn or draw)(scene) for scene in scenes)
     rng.shuffle(pairs)
     count = 1 if split == "test" else rng.randint(2, 3)
     return Example("compare", language, turns(pairs[:count], image=list(pictures)))
 
 
-def _scenes(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair]]:
-    """Different numbers of shapes."""
+def _scenes(rng: random.Random, language: Language, split: Split) -> tuple[list[Scene], list[Pair]]:
+    """Different numbers of shapes; training asks for each number, too."""
     scenes = [random_scene(rng, count) for count in rng.sample(range(1, 7), 2)]
     most = 0 if len(scenes[0].things) > len(scenes[1].things) else 1
     kind = rng.choice(("more", "fewer"))
     pairs = [(rng.choice(WORDINGS[language][kind]), PLACES[language][most if kind == "more" else 1 - most])]
-    return scenes, pairs + _shown_in_one(rng, language, scenes)
+    pairs += _shown_in_one(rng, language, scenes)
+    return scenes, pairs if split == "test" else pairs + _counts(rng, language, scenes)
 
 
 def _counts(rng: random.Random, language: Language, scenes: list[Scene]) -> list[Pair]:

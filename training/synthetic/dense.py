@@ -83,9 +83,9 @@ class _Canvas:
     def one_line(self) -> None:
         text = self._text(8)
         font, size = self._font(text), 64
-        while size > 20 and load(font, size).getlength(text) > 0.92 * self.size[0]:
+        while size > SIZES[0] and load(font, size).getlength(text) > 0.92 * self.size[0]:
             size -= 3
-        size = self.rng.randint(min(size, max(20, size // 2)), size)
+        size = self.rng.randint(min(size, max(SIZES[0], size // 2)), size)
         room = self.size[0] - load(font, size).getlength(text)
         top = self.rng.randint(size, max(self.size[1] - size // 2, size))
         self._write(text, font, size, round(self.rng.uniform(2, max(room - 2, 3))), top, self._ink())

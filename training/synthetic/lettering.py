@@ -16,7 +16,7 @@ from .scene import COLOURS, SLICE, Background, Colour, jittered, random_backgrou
 from .vocabulary import CASELESS, CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN, words
 from .words import CTC_UNITS
 
-NARROWEST_LATIN, NARROWEST_ZH = 16, 26
+NARROWEST_LATIN, NARROWEST_ZH = 16, 26  # pixels of a slice that a character is wide on average
 LARGEST = 80  # pixels per em
 
 QUESTIONS: dict[Language, tuple[str, ...]] = {
