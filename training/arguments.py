@@ -46,6 +46,9 @@ class DataArguments:
     muon: bool = field(
         default=False, metadata={"help": "Muon at ten times learning_rate for the layers' matrices, AdamW for the rest"}
     )
+    encoder_share: float = field(
+        default=1.0, metadata={"help": "with muon, the encoders' learning rate as a share of learning_rate"}
+    )
     ema_decay: float = field(
         default=0.0, metadata={"help": "an exponential average of the weights is saved instead of the last; 0: off"}
     )
@@ -109,6 +112,8 @@ def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArgum
         _one_of(name, value, allowed)
     if not 0 <= data.ema_decay < 1 or not 0 <= data.eval_share < 1:
         raise MegrezError("ema_decay and eval_share must be at least 0 and under 1")
+    if data.encoder_share != 1 and not data.muon:
+        raise MegrezError("encoder_share needs muon: true")
     training.remove_unused_columns = False
     training.prediction_loss_only = True
     training.label_names = ["labels"]

@@ -69,7 +69,12 @@ def train_on(
     average = ExponentialAverage(data.ema_decay) if data.ema_decay else None
     optimizer = None
     if data.muon:
-        optimizer = MuonAdamW(model.named_parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        optimizer = MuonAdamW(
+            model.named_parameters(),
+            lr=training.learning_rate,
+            encoder_share=data.encoder_share,
+            weight_decay=training.weight_decay,
+        )
     trainer = OmniTrainer(
         model,
         training,

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 LAYERS = (".layers.", ".blocks.")
+ENCODERS = ("vision.", "audio.")
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -24,22 +25,27 @@ class MuonAdamW(torch.optim.Optimizer):
         *,
         lr: float,
         muon_ratio: float = 10.0,
+        encoder_share: float = 1.0,
         weight_decay: float = 0.01,
         betas: tuple[float, float] = (0.9, 0.98),
     ) -> None:
-        """Matrices within layers learn at `muon_ratio * lr`, everything else at `lr`."""
-        matrices: list[nn.Parameter] = []
-        others: list[nn.Parameter] = []
+        """Matrices within layers learn at `muon_ratio * lr`, everything else at `lr`; the encoders at a share of it."""
+        matrices: dict[float, list[nn.Parameter]] = {}  # by learning rate
+        others: dict[float, list[nn.Parameter]] = {}
         for name, parameter in named_parameters:
             if parameter.requires_grad:
                 inside = parameter.ndim == 2 and any(part in name for part in LAYERS)
-                (matrices if inside else others).append(parameter)
-        super().__init__([*matrices, *others], {"lr": lr})
+                rate = lr * encoder_share if name.startswith(ENCODERS) else lr
+                if inside:
+                    matrices.setdefault(rate * muon_ratio, []).append(parameter)
+                else:
+                    others.setdefault(rate, []).append(parameter)
+        super().__init__([p for group in (*matrices.values(), *others.values()) for p in group], {"lr": lr})
         self.parts: list[torch.optim.Optimizer] = []
         if others:
-            self.parts.append(torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True))
+            self.parts.append(torch.optim.AdamW(_groups(others), betas=betas, weight_decay=weight_decay, fused=True))
         if matrices:
-            muon = torch.optim.Muon(matrices, lr=muon_ratio * lr, weight_decay=weight_decay, adjust_lr_fn="original")
+            muon = torch.optim.Muon(_groups(matrices), weight_decay=weight_decay, adjust_lr_fn="original")
             self.parts.append(muon)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
@@ -57,3 +63,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def _groups(by_rate: dict[float, list[nn.Parameter]]) -> list[dict[str, Any]]:
+    return [{"params": parameters, "lr": rate} for rate, parameters in by_rate.items()]

@@ -41,8 +41,12 @@ def pretrain(
     seed: int,
     workers: int,
     held_out: int,
+    again: bool = False,
 ) -> dict[str, float]:
-    """Trains, scores on `held_out` examples, writes `output/model.safetensors`; the scores."""
+    """Trains, scores on `held_out` examples, writes `output/model.safetensors`; the scores.
+
+    `again`: the checkpoint's encoder is trained already, and gets the hardest examples from the first step on.
+    """
     torch.manual_seed(seed)
     model = TASKS[task](OmniForTraining.from_pretrained(checkpoint), Tokenizer(checkpoint))
     arguments = TrainingArguments(
@@ -67,9 +71,9 @@ def pretrain(
         seed=seed,
     )
     last = last_checkpoint(output)
-    if last is None:
+    if last is None and not again:
         model.prepare(seed)
-    data = Generated(model.draw, steps * batch, seed, "train")
+    data = Generated(model.draw, steps * batch, seed, "train", easiest=float(again))
     optimizer = MuonAdamW(model.named_parameters(), lr=rate)
     trainer = Trainer(model, arguments, data_collator=model.collate, train_dataset=data, optimizers=(optimizer, None))
     trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -91,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=300)
+    parser.add_argument("--again", action="store_true", help="an encoder that is trained already: no easy examples")
     args = parser.parse_args()
     scores = pretrain(**vars(args))
     print(", ".join(f"{name} {value:.3f}" for name, value in scores.items()))

@@ -3,8 +3,8 @@
     python -m training.recipe training/configs/default_checkpoint.yaml
 
 First, each part apart, at the same time: the language model from text and from pictures and recordings that are
-told in words (`sketch`), the encoders to tell the same of real ones (`pretrain`). Then everything together, by
-`training.finetune`'s own means. What is finished is skipped, what was broken off goes on.
+told in words (`sketch`), the encoders to tell the same of real ones (`pretrain`); in rounds, that start from each
+other. Then together, by `training.finetune`'s own means. What is finished is skipped, what was broken off goes on.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
 def run(file: Path, work: Path) -> Path:
     """Runs what is left of a recipe in `work`; the directory of the last stage's checkpoint."""
     recipe = yaml.safe_load(file.read_text("utf-8"))
-    initial = work / "initial"
-    if not (initial / DONE).exists():
-        write_initial(initial, recipe["seed"])
-        (initial / DONE).touch()
-    _apart(file, recipe["apart"], work)
-    current = _assemble(initial, {prefix: work / name for name, prefix in PREFIXES.items()}, work / "assembled")
-    for number, stage in enumerate(recipe["together"], start=2):
+    current = work / "initial"
+    if not (current / DONE).exists():
+        write_initial(current, recipe["seed"])
+        (current / DONE).touch()
+    for number, parts in enumerate(recipe["apart"]):
+        _apart(file, number, parts, current, work / parts["name"])
+        current = _assemble(current, work / parts["name"])
+    for number, stage in enumerate(recipe["together"], start=1):
         output = work / stage["name"]
         if not (output / DONE).exists():
             log.info("stage %s: %d steps", output.name, stage["training"]["max_steps"])
@@ -56,32 +57,36 @@ def run(file: Path, work: Path) -> Path:
     return current
 
 
-def _apart(file: Path, parts: dict[str, dict[str, Any]], work: Path) -> None:
+def _apart(file: Path, number: int, parts: dict[str, Any], start: Path, output: Path) -> None:
     """One process a part, with a thread each: threads that wait for each other spin. The system shares the cores."""
     running: dict[str, subprocess.Popen[bytes]] = {}
-    for name, options in parts.items():
-        if not (work / name / DONE).exists():
-            command = [sys.executable, "-m", "training.pretrain", name, str(work / "initial"), str(work / name)]
-            command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-            if name == LANGUAGE:
-                command = [sys.executable, "-m", "training.recipe", str(file), "--work", str(work), "--only", name]
-            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    for name in PREFIXES:
+        if (output / name / DONE).exists():
+            continue
+        command = [sys.executable, "-m", "training.pretrain", name, str(start), str(output / name)]
+        command += ["--seed", str(1 + number), *(["--again"] if number else [])]
+        command += [word for key, value in parts[name].items() for word in (f"--{key}", str(value))]
+        if name == LANGUAGE:
+            command = [sys.executable, "-m", "training.recipe", str(file), "--language", str(number)]
+            command += ["--start", str(start), "--work", str(output)]
+        running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
     for name, process in running.items():
         if process.wait() != 0:
             raise SystemExit(f"training {name} failed; run the recipe again to go on")
-        (work / name / DONE).touch()
+        (output / name / DONE).touch()
 
 
-def _assemble(initial: Path, parts: dict[str, Path], output: Path) -> Path:
+def _assemble(start: Path, parts: Path) -> Path:
     """Of each part the tensors that it trained."""
+    output = parts / "assembled"
     if not (output / DONE).exists():
         tensors = {
             name: tensor
-            for prefix, part in parts.items()
-            for name, tensor in load_file(part / "model.safetensors").items()
+            for part, prefix in PREFIXES.items()
+            for name, tensor in load_file(parts / part / "model.safetensors").items()
             if name.startswith(prefix)
         }
-        save_released(initial, output, tensors, dtype=torch.float32)
+        save_released(start, output, tensors, dtype=torch.float32)
         (output / DONE).touch()
     return output
 
@@ -92,6 +97,7 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
     dtype = stage.get("save_dtype", "float32")
     data = DataArguments(checkpoint=str(start), save_dtype=dtype, muon=True, ema_decay=stage["ema_decay"])
+    data.encoder_share = stage.get("encoder_share", 1.0)
     switches = ("vision_encoder", "vision_proj", "audio_encoder", "audio_proj")
     tuning = TuningArguments(tune_embeddings=False, **{f"tune_{part}": stage["everything"] for part in switches})
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
@@ -104,13 +110,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--work", type=Path, default=Path("build/checkpoint"), help="stages, resumed from there")
-    parser.add_argument("--only", choices=[LANGUAGE], help="this part, from the initial checkpoint")
+    parser.add_argument("--language", type=int, metavar="ROUND", help="the language model alone, in this round apart")
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="with --language: where it begins")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_memory()
-    if args.only:
+    if args.language is not None:
         recipe = yaml.safe_load(args.recipe.read_text("utf-8"))
-        train_stage(recipe["apart"][args.only], args.work / "initial", args.work / args.only, recipe["seed"] + 1)
+        stage, seed = recipe["apart"][args.language][LANGUAGE], recipe["seed"] + 10 * args.language
+        train_stage(stage, args.start, args.work / LANGUAGE, seed)
     else:
         print(run(args.recipe, args.work))
 

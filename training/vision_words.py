@@ -122,15 +122,15 @@ class VisionWords(nn.Module):
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
-        """Labelled patches alone at first, a quarter of them in the end."""
-        if rng.random() < 1 - 0.75 * (difficulty - LINES_FROM) / (1 - LINES_FROM):
+        """Labelled patches alone at first, a fifth of them in the end."""
+        if rng.random() < 1 - 0.8 * (difficulty - LINES_FROM) / (1 - LINES_FROM):
             picture, what, colour = dense_example(rng, split, difficulty)
             return Picture(self._piece(picture), (what, colour), placed=difficulty >= PLACES_FROM)
-        if rng.random() < 0.35:
+        if rng.random() < 0.25:
             scene = random_scene(rng)
             return Picture(self._whole(draw(scene)), places=thing_words(scene))
         language: Language = "en" if rng.random() < 0.5 else "zh"
-        if rng.random() < 0.12:
+        if rng.random() < 0.2:
             page = random_page(rng, language, split)
             row = rng.randrange(len(page.cells))
             column = rng.randrange(len(page.cells[0]))

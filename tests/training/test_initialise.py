@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -95,26 +94,13 @@ def test_the_seed_and_the_name_decide(config: ModelConfig) -> None:
 def test_patches_are_whitened() -> None:
     """Real patches are mostly brightness; behind the first layer each component has the same variance."""
     torch.manual_seed(0)
-    mixing = torch.randn(12, 12) * torch.logspace(0, -1, 12)[:, None]
+    mixing = torch.randn(12, 12) * torch.logspace(0, -0.5, 12)[:, None]
     patches = torch.randn(4000, 12) @ mixing + 3
     kernel, bias = torch.randn(8, 3, 2, 2), torch.zeros(8)
     kernel[6:] = 0  # rows that carry the place
     whiten_patches(kernel, bias, patches)
     seen = patches @ kernel.flatten(1).T + bias
     torch.testing.assert_close(seen[:, :6].mean(0), torch.zeros(6), rtol=0, atol=1e-3)
-    torch.testing.assert_close(seen[:, :6].T.cov(), torch.eye(6), rtol=0, atol=0.1)
+    torch.testing.assert_close(seen[:, :6].T.cov(), torch.eye(6), rtol=0, atol=0.02)
     assert not kernel[6:].any()
     assert not bias[6:].any()
-
-
-def test_whitened_patches_have_unit_variance_in_every_component() -> None:
-    rng = np.random.default_rng(0)
-    scales = np.linspace(1, 30, 12)
-    patches = torch.from_numpy((rng.standard_normal((4000, 12)) * scales + 7).astype(np.float32))
-    kernel, bias = torch.ones(5, 3, 2, 2), torch.zeros(5)
-    kernel[4] = 0  # a row that isn't in use
-    whiten_patches(kernel, bias, patches)
-    out = patches @ kernel.flatten(1).T + bias
-    assert torch.equal(kernel[4], torch.zeros(3, 2, 2))
-    torch.testing.assert_close(out.mean(0), torch.zeros(5), atol=1e-3, rtol=0)
-    torch.testing.assert_close(out[:, :4].T.cov(), torch.eye(4), atol=0.02, rtol=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -49,6 +50,17 @@ def test_a_schedule_moves_both() -> None:
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.5)
     assert [part.param_groups[0]["lr"] for part in optimizer.parts] == [0.5e-3, 2.5e-3]
     assert schedule.get_last_lr() == [0.5e-3, 2.5e-3]
+
+
+def test_encoders_learn_at_their_share_and_a_schedule_keeps_it() -> None:
+    model = nn.ModuleDict({"llm": Net(), "vision": Net(), "audio": Net()})
+    optimizer = MuonAdamW(model.named_parameters(), lr=1e-3, muon_ratio=5, encoder_share=0.1)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, net in model.items():
+        share = 1.0 if name == "llm" else 0.1
+        assert rates[id(net.embed.weight)] == pytest.approx(0.5e-3 * share)
+        assert rates[id(net.layers[1].weight)] == pytest.approx(2.5e-3 * share)
 
 
 def test_resuming_from_its_state_makes_the_same_steps() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +35,27 @@ def recipe(file: Path, last_stage_steps: int) -> Path:
     language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, False, "float32")
     world = stage("world", {"speech": 1.0, "shapes": 1.0}, last_stage_steps, True, "bfloat16")
     parts = {"language": language, "vision": options, "audio": options}
-    file.write_text(yaml.safe_dump({"seed": 3, "apart": parts, "together": [world]}))
+    rounds = [{"name": "first", **parts}, {"name": "again", **parts}]
+    file.write_text(yaml.safe_dump({"seed": 3, "apart": rounds, "together": [world]}))
     return file
 
 
 def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Path) -> None:
-    file, parts = tmp_path / "recipe.yaml", ("language", "vision", "audio")
+    file = tmp_path / "recipe.yaml"
+    parts = [tmp_path / name / part for name in ("first", "again") for part in ("language", "vision", "audio")]
     first = run(recipe(file, 2), tmp_path)
     assert first == tmp_path / "world"
-    before = [(tmp_path / part / "model.safetensors").stat().st_mtime_ns for part in parts]
+    before = [(part / "model.safetensors").stat().st_mtime_ns for part in parts]
     (first / "DONE").unlink()
 
-    initial, assembled = (load_file(tmp_path / name / "model.safetensors") for name in ("initial", "assembled"))
-    kept = {name for name, tensor in initial.items() if torch.equal(tensor.float(), assembled[name])}
-    assert "llm.model.embed_tokens.weight" in kept  # the three parts have learnt to speak of the same
-    assert not any("self_attn.q_proj" in name or "attn.query.weight" in name for name in kept)
+    made = [tmp_path / name for name in ("initial", "first/assembled", "again/assembled")]
+    for before_round, after_round in pairwise(load_file(path / "model.safetensors") for path in made):
+        kept = {name for name, tensor in before_round.items() if torch.equal(tensor.float(), after_round[name])}
+        assert "llm.model.embed_tokens.weight" in kept  # the three parts have learnt to speak of the same
+        assert not any("self_attn.q_proj" in name or "attn.query.weight" in name for name in kept)
 
     again = run(recipe(file, 3), tmp_path)  # goes on in the last stage, and leaves the parts alone
-    assert [(tmp_path / part / "model.safetensors").stat().st_mtime_ns for part in parts] == before
+    assert [(part / "model.safetensors").stat().st_mtime_ns for part in parts] == before
     assert (again / "checkpoint-3").is_dir()
 
     omni = Omni.from_pretrained(again)

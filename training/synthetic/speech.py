@@ -35,6 +35,9 @@ VARIANTS: dict[Split, tuple[str, ...]] = {
     "train": (
         "m1", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "f5",
         "Andrea", "Alex", "Annie", "Michael", "Lee", "Mario", "linda", "steph", "david", "robert", "paul",
+        "Andy", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Marco", "Mike", "Nguyen", "adam",
+        "anika", "antonio", "aunty", "benjamin", "boris", "gustave", "ian", "iven", "john", "marcelo",
+        "michel", "miguel", "norbert", "pablo", "pedro", "quincy", "rob", "sandro", "shelby", "travis", "victor", "zac",
     ),
     "test": ("m2", "m5", "m8", "f3", "Alicia", "max", "belinda", "edward"),
 }  # fmt: skip
