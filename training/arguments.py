@@ -112,6 +112,8 @@ def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArgum
         _one_of(name, value, allowed)
     if not 0 <= data.ema_decay < 1 or not 0 <= data.eval_share < 1:
         raise MegrezError("ema_decay and eval_share must be at least 0 and under 1")
+    if data.encoder_share < 0:
+        raise MegrezError("encoder_share must be at least 0")
     if data.encoder_share != 1 and not data.muon:
         raise MegrezError("encoder_share needs muon: true")
     training.remove_unused_columns = False

@@ -63,13 +63,15 @@ def _apart(file: Path, number: int, parts: dict[str, Any], start: Path, output: 
     for name in PREFIXES:
         if (output / name / DONE).exists():
             continue
-        command = [sys.executable, "-m", "training.pretrain", name, str(start), str(output / name)]
-        command += ["--seed", str(1 + number), *(["--again"] if number else [])]
-        command += [word for key, value in parts[name].items() for word in (f"--{key}", str(value))]
         if name == LANGUAGE:
-            command = [sys.executable, "-m", "training.recipe", str(file), "--language", str(number)]
+            command = ["training.recipe", str(file), "--language", str(number)]
             command += ["--start", str(start), "--work", str(output)]
-        running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        else:
+            command = ["training.pretrain", name, str(start), str(output / name)]
+            command += ["--seed", str(1 + number), *(["--again"] if number else [])]
+            command += [word for key, value in parts[name].items() for word in (f"--{key}", str(value))]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        running[name] = subprocess.Popen([sys.executable, "-m", *command], env=environment)
     for name, process in running.items():
         if process.wait() != 0:
             raise SystemExit(f"training {name} failed; run the recipe again to go on")
@@ -95,9 +97,13 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
     """One mixture of tasks. `everything` trains all parts, else the language model alone; the token embeddings stay as
     they were drawn: the encoders learn to give them, and may do so meanwhile."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
-    dtype = stage.get("save_dtype", "float32")
-    data = DataArguments(checkpoint=str(start), save_dtype=dtype, muon=True, ema_decay=stage["ema_decay"])
-    data.encoder_share = stage.get("encoder_share", 1.0)
+    data = DataArguments(
+        checkpoint=str(start),
+        save_dtype=stage.get("save_dtype", "float32"),
+        muon=True,
+        encoder_share=stage.get("encoder_share", 1.0),
+        ema_decay=stage["ema_decay"],
+    )
     switches = ("vision_encoder", "vision_proj", "audio_encoder", "audio_proj")
     tuning = TuningArguments(tune_embeddings=False, **{f"tune_{part}": stage["everything"] for part in switches})
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))

@@ -99,6 +99,7 @@ BAD: dict[str, tuple[dict[str, Any] | str | None, str]] = {
     "ema_decay": ({"ema_decay": 1.0}, "ema_decay and eval_share must be"),
     "eval_share": ({"eval_share": -0.1}, "ema_decay and eval_share must be"),
     "encoder_share": ({"encoder_share": 0.1}, "encoder_share needs muon"),
+    "a negative share": ({"encoder_share": -0.1, "muon": True}, "encoder_share must be at least 0"),
     "the library's own": ({"lr_scheduler_type": "sideways"}, "sideways"),
     "steps in halves": ({"max_steps": 2.5}, "max_steps/--max-steps: invalid int value: '2.5'"),
     "a number in words": ({"learning_rate": "small"}, "argument --learning_rate"),

@@ -94,7 +94,7 @@ def test_the_seed_and_the_name_decide(config: ModelConfig) -> None:
 def test_patches_are_whitened() -> None:
     """Real patches are mostly brightness; behind the first layer each component has the same variance."""
     torch.manual_seed(0)
-    mixing = torch.randn(12, 12) * torch.logspace(0, -0.5, 12)[:, None]
+    mixing = torch.randn(12, 12) * torch.logspace(0, -1, 12)[:, None]
     patches = torch.randn(4000, 12) @ mixing + 3
     kernel, bias = torch.randn(8, 3, 2, 2), torch.zeros(8)
     kernel[6:] = 0  # rows that carry the place

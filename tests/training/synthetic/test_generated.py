@@ -17,3 +17,5 @@ def test_generated_examples_depend_on_seed_split_and_place_alone() -> None:
     other = Generated(draw, 8, 5, "test")
     assert {number for number, _, _ in data}.isdisjoint(number for number, _, _ in other)
     assert {difficulty for _, _, difficulty in other} == {1.0}
+    harder = Generated(draw, 8, 5, "train", easiest=0.5)
+    assert [difficulty for _, _, difficulty in harder] == [0.5, 0.625, 0.75, 0.875, 1.0, 1.0, 1.0, 1.0]

@@ -64,6 +64,12 @@ def test_a_recording_is_reproducible_and_in_range():
         assert 0.2 <= np.abs(samples).max() <= 0.951
 
 
+@pytest.mark.parametrize("variant", [*VARIANTS["train"], *VARIANTS["test"]])
+def test_each_speaker_says_the_same_twice(variant: str) -> None:
+    voice = Voice("en", "en-us", variant, 190, 20)
+    assert np.array_equal(synthesise("good morning", voice), synthesise("good morning", voice))
+
+
 def test_augmenting_keeps_the_sound():
     tone = np.sin(np.arange(16_000) * 0.2).astype(np.float32)
     for seed in range(20):
