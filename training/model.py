@@ -24,7 +24,7 @@ from .attention import MatmulAttention
 
 HEAD = "llm.lm_head.weight"
 
-LOUDNESS, SKETCH_NOISE = (0.8, 1.25), 0.25
+LOUDNESS, SKETCH_NOISE = (0.5, 1.25), 0.25
 """How far embeds of sketches are from the sum of their tokens' embeddings: a factor, and a share of the noise.
 Encoders will only come near."""
 

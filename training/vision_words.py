@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,41 +19,44 @@ from pipeline.processing.tokenizer import Tokenizer
 
 from .initialise import whiten_patches
 from .model import IGNORED, OmniForTraining
-from .sketch import COLUMNS, ROWS, Words
+from .sketch import COLUMNS, ROWS, Words, part_of_side
 from .synthetic.dense import COLOURS, WHAT, dense_example
 from .synthetic.example import Language, Split
 from .synthetic.generated import Generated
-from .synthetic.lettering import print_text, random_text
+from .synthetic.lettering import Span, print_line, random_text
 from .synthetic.page import random_page
 from .synthetic.scene import draw, random_scene
-from .synthetic.sketching import LEVELS, thing_words
+from .synthetic.sketching import ACROSS, DOWN, FRAMES, frames_of_letters, thing_words
 from .token_head import NEARNESS, TokenHead, best_path, token_ids
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; about half of them do."""
 
-EMPTY_PLACES = 0.1
-"""The same of the embeds of a scene; about one in twenty tells of something."""
+EMBEDS_FROM = 0.5
+"""The difficulty from which embeds learn scenes and lines of print. Before, features tell too little: the losses of
+embeds only made noise, and letters did not appear."""
 
-SHOWN = (*WHAT, *COLOURS[1:])
-"""What embeds tell of; nothing is the first."""
+UNITS = {"what": WHAT[1:], "colour": COLOURS[1:], "down": DOWN, "across": ACROSS}
+"""What the heads on embeds tell; nothing is the first class of each."""
 
-PLACES_FROM, LINES_FROM = 0.5, 0.7
-"""The difficulty from which embeds learn what their places hold, and from which they learn lines of print and scenes.
-Before, features tell too little: the losses of embeds only made noise, and letters did not appear."""
+PLACED = {word: (head, label) for head, words in UNITS.items() for label, word in enumerate(words, start=1)}
+"""The head and the class of each word."""
+
+SCENES = 0.3  # of the pictures that are no labelled patches
+PAGES = 0.2  # of the lines
 
 
 @dataclass
 class Picture:
-    """One slice, and one of: a class and a colour a patch (`placed`: for the embeds, too); words by place; a line of
-    letters."""
+    """One slice, and one of: a class and a colour a patch; the words that the places of a scene tell; a line of print
+    and where its letters stand."""
 
     piece: PatchedSlice
     patches: tuple[np.ndarray, np.ndarray] | None = None
-    placed: bool = True
-    places: dict[int, Words] | None = None
-    line: list[int] = field(default_factory=list)
+    scene: dict[int, Words] | None = None
+    line: str = ""
+    spans: list[Span] = field(default_factory=list)
 
 
 class VisionWords(nn.Module):
@@ -64,52 +68,48 @@ class VisionWords(nn.Module):
         self.vision, self.processor = model.vision, model.model_config.image_processor
         width = model.model_config.vision.hidden_size
         self.what, self.colour = nn.Linear(width, len(WHAT)), nn.Linear(width, len(COLOURS))
-        self.words, self.levels = (TokenHead(model.llm.weight, token_ids(tokenizer, u)) for u in (SHOWN[1:], LEVELS))
+        heads = {name: TokenHead(model.llm.weight, token_ids(tokenizer, units)) for name, units in UNITS.items()}
+        self.heads: Any = nn.ModuleDict(heads)
 
     def forward(
         self,
         patches: torch.Tensor,
         sizes: torch.Tensor,
-        dense: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        places: torch.Tensor,
+        dense: tuple[torch.Tensor, torch.Tensor],
+        places: dict[str, torch.Tensor],
         lines: list[torch.Tensor],
     ) -> dict[str, torch.Tensor]:
         """patches [T, 3 * patch²], sizes [slices, 2].
 
-        First come the slices with `dense`, classes and colours of patches int64 [patches] and what each place holds
-        of them [slices, query_num, SHOWN]; then those with `places` int64 [scenes, 2, query_num]; then those with
-        `lines` of letters.
+        First come the slices with `dense`, classes and colours of patches, int64 [patches]; then those with `places`,
+        of each head its word there, int64 [slices, query_num]: 0 is nothing, IGNORED what the head isn't asked. The
+        last of them show `lines` of letters.
         """
         shapes = [(int(rows), int(columns)) for rows, columns in sizes]
         features = self.features(patches, shapes)
-        count, known = len(shapes) - len(places) - len(lines), len(dense[0])
+        told, known = len(places["what"]), len(dense[0])
         loss = features.new_zeros((), dtype=torch.float32)
-        if count:
+        if known:
             loss = loss + _loss(self.what(features[:known]), dense[0]) + _loss(self.colour(features[:known]), dense[1])
-        placed = bool(dense[2].any())
-        if not (placed or len(places) or lines):
-            return {"loss": loss}
-        embeds = self.vision.resampler(features, shapes)  # [slices, query_num, D]
-        if placed:
-            loss = loss + self._shares(embeds[:count], dense[2])
-        if len(places):
-            loss = loss + self._places(embeds[count : count + len(places)], places)
+        if told:
+            embeds = self.vision.resampler(features[known:], shapes[-told:])  # [told, query_num, D]
+            loss = loss + self._places(embeds.flatten(0, 1), {name: each.flatten() for name, each in places.items()})
         if lines:
-            loss = loss + self.words.ctc(list(embeds[count + len(places) :]), lines)
+            loss = loss + self.heads["what"].ctc(list(embeds[-len(lines) :]), lines)
         return {"loss": loss}
 
-    def _shares(self, embeds: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """Places that hold several letters, or parts of one, tell of each: shares [slices, query_num, SHOWN]."""
-        weight = (1 - (1 - EMPTY_WEIGHT) * shares[..., 0]) * shares.sum(-1)
-        surprise = -(self.words(embeds).log_softmax(-1) * shares).sum(-1)
-        return (surprise * weight).sum() / weight.sum().clamp(min=1.0)
-
-    def _places(self, embeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        words, levels = places.transpose(0, 1).flatten(1)  # [scenes * query_num]
-        flat, shapes = embeds.flatten(0, 1), levels > 0
-        loss = _loss(self.words(flat), words, EMPTY_PLACES) + F.cross_entropy(self.levels(flat[shapes]), levels[shapes])
-        wanted = self.words.table[words] + self.levels.table[levels] * shapes[:, None]
-        return loss + NEARNESS * self.words.distance(flat, wanted)
+    def _places(self, embeds: torch.Tensor, places: dict[str, torch.Tensor]) -> torch.Tensor:
+        """embeds [places, D], of each head its words int64 [places]. What they are wanted to be, where that is known,
+        is the sum of all heads' words, or the blank."""
+        loss, wanted = embeds.new_zeros((), dtype=torch.float32), torch.zeros(len(embeds), embeds.shape[-1])
+        for name, words in places.items():
+            head = self.heads[name]
+            loss = loss + F.cross_entropy(head(embeds), words, ignore_index=IGNORED, reduction="sum")
+            wanted = wanted + head.table[words.clamp(min=0)] * (words > 0)[:, None]
+        what = places["what"]
+        wanted[what == 0] = self.heads["what"].table[0]
+        known = what != IGNORED
+        return loss / (what > 0).sum() + NEARNESS * self.heads["what"].distance(embeds[known], wanted[known])
 
     def features(self, patches: torch.Tensor, shapes: list[tuple[int, int]]) -> torch.Tensor:
         return self.vision.vpm(patches, shapes, lambda: None)
@@ -123,22 +123,22 @@ class VisionWords(nn.Module):
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
         """Labelled patches alone at first, a fifth of them in the end."""
-        if rng.random() < 1 - 0.8 * (difficulty - LINES_FROM) / (1 - LINES_FROM):
+        if rng.random() < 1 - 0.8 * (difficulty - EMBEDS_FROM) / (1 - EMBEDS_FROM):
             picture, what, colour = dense_example(rng, split, difficulty)
-            return Picture(self._piece(picture), (what, colour), placed=difficulty >= PLACES_FROM)
-        if rng.random() < 0.25:
+            return Picture(self._piece(picture), (what, colour))
+        if rng.random() < SCENES:
             scene = random_scene(rng)
-            return Picture(self._whole(draw(scene)), places=thing_words(scene))
+            return Picture(self._whole(draw(scene)), scene=thing_words(scene))
         language: Language = "en" if rng.random() < 0.5 else "zh"
-        if rng.random() < 0.2:
+        if rng.random() < PAGES:
             page = random_page(rng, language, split)
             row = rng.randrange(len(page.cells))
             column = rng.randrange(len(page.cells[0]))
-            sliced = slice_image(page.picture, self.processor)
-            piece = sliced.slices[1 + row * len(page.cells[0]) + column]
-            return Picture(self._piece(piece), line=_letters(page.cells[row][column]))
+            piece = slice_image(page.picture, self.processor).slices[1 + row * len(page.cells[0]) + column]
+            return Picture(self._piece(piece), line=page.cells[row][column], spans=page.spans[row][column])
         text = random_text(rng, language, split, 8 if language == "en" else 6)
-        return Picture(self._whole(print_text(rng, text, language, split)), line=_letters(text))
+        picture, spans = print_line(rng, text, language, split)
+        return Picture(self._whole(picture), line=text, spans=spans)
 
     def _whole(self, picture: Image.Image) -> PatchedSlice:
         return self._piece(slice_image(picture, self.processor).slices[0])
@@ -150,27 +150,23 @@ class VisionWords(nn.Module):
     @staticmethod
     def collate(batch: list[Picture]) -> dict[str, Any]:
         dense = [item for item in batch if item.patches is not None]
-        scenes = [item for item in batch if item.places is not None]
         # Slices of one size run through the resampler as one.
-        lines = sorted((item for item in batch if item.line), key=lambda item: (item.piece.rows, item.piece.columns))
-        pieces = [item.piece for item in (*dense, *scenes, *lines)]
-        places = np.zeros((len(scenes), 2, COLUMNS * ROWS), dtype=np.int64)
-        for number, item in enumerate(scenes):
-            for place, words in (item.places or {}).items():
-                places[number, :, place] = _classes(words)
+        told = [item for item in batch if item.patches is None]
+        told.sort(key=lambda item: (bool(item.line), item.piece.rows, item.piece.columns))
+        pieces = [item.piece for item in (*dense, *told)]
         labels = [np.concatenate([item.patches[i] for item in dense if item.patches] or [_NONE]) for i in (0, 1)]
-        shares = [_shares(item.patches[0], item.piece) * item.placed for item in dense if item.patches]
         return {
             "patches": torch.cat([piece.patches for piece in pieces]),
             "sizes": torch.tensor([(piece.rows, piece.columns) for piece in pieces]),
-            "dense": (*(torch.from_numpy(label) for label in labels), torch.tensor(np.array(shares))),
-            "places": torch.from_numpy(places),
-            "lines": [torch.tensor(item.line) for item in lines],
+            "dense": tuple(torch.from_numpy(label) for label in labels),
+            "places": _labels(told),
+            "lines": [torch.tensor(_letters(item.line)) for item in told if item.line],
         }
 
     @torch.inference_mode()
     def score(self, data: Generated) -> dict[str, float]:
-        """Of patches and of places those right that show something, of lines those right as a whole."""
+        """Of patches and of scenes' places those right that show something, or seem to; of lines those right as a
+        whole."""
         right: dict[str, list[bool]] = {"patches": [], "places": [], "lines": []}
         for item in data:
             batch, shapes = self.collate([item]), [(item.piece.rows, item.piece.columns)]
@@ -180,37 +176,54 @@ class VisionWords(nn.Module):
                 right["patches"] += (self.what(features).argmax(-1) == what)[what > 0].tolist()
                 continue
             embeds = self.vision.resampler(features, shapes)[0]
-            if item.places is not None:
-                wanted = batch["places"][0, 0]
-                right["places"] += (self.words(embeds).argmax(-1) == wanted)[wanted > 0].tolist()
+            wanted = {name: labels[0] for name, labels in batch["places"].items()}
+            found = {name: self.heads[name](embeds).argmax(-1) for name in wanted}
+            if item.scene is not None:
+                same = (found["what"] == wanted["what"]) & (found["colour"] == wanted["colour"])
+                right["places"] += same[(found["what"] > 0) | (wanted["what"] > 0)].tolist()
             else:
-                right["lines"].append(best_path(self.words(embeds)) == item.line)
+                right["lines"].append(best_path(self.heads["what"](embeds)) == _letters(item.line))
         return {name: sum(each) / len(each) for name, each in right.items() if each}
 
 
-def _loss(logits: torch.Tensor, labels: torch.Tensor, empty: float = EMPTY_WEIGHT) -> torch.Tensor:
+def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     weight = logits.new_ones(logits.shape[1], dtype=torch.float32)
-    weight[0] = empty
+    weight[0] = EMPTY_WEIGHT
     return F.cross_entropy(logits.float(), labels, weight, ignore_index=IGNORED)
 
 
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-def _shares(what: np.ndarray, piece: PatchedSlice) -> np.ndarray:
-    """Of the patches at each place that show something, the share of each class; float32 [places, SHOWN]."""
-    shares = np.zeros((COLUMNS * ROWS, len(SHOWN)), dtype=np.float32)
-    rows, columns = (part.flatten() + 0.5 for part in np.mgrid[: piece.rows, : piece.columns])
-    places = (columns / piece.columns * COLUMNS).astype(int) * ROWS + (rows / piece.rows * ROWS).astype(int)
-    np.add.at(shares, (places[what > 0], what[what > 0]), 1.0)
-    shares[shares.sum(1) == 0, 0] = 1.0
-    return shares / shares.sum(1, keepdims=True)
+def _labels(told: list[Picture]) -> dict[str, torch.Tensor]:
+    """Of each head the class at every place, int64 [pictures, places]. All but `what` are asked only where they have
+    a word."""
+    labels = {name: np.full((len(told), COLUMNS * ROWS), IGNORED) for name in UNITS}
+    for number, item in enumerate(told):
+        if item.line:
+            labels["what"][number] = _line_labels(item.line, item.spans)
+            continue
+        labels["what"][number] = 0
+        for place, words in (item.scene or {}).items():
+            for word in words:
+                name, label = PLACED[word]
+                labels[name][number, place] = label
+    return {name: torch.from_numpy(each) for name, each in labels.items()}
+
+
+def _line_labels(text: str, spans: list[Span]) -> np.ndarray:
+    """int64 [frames]: each letter at its centre, nothing beside the line and halfway between two letters. What the
+    others tell doesn't matter to who reads on from letter to letter."""
+    labels = np.zeros(FRAMES, dtype=np.int64)
+    centres = frames_of_letters(text, [(left + right) / 2 for left, right in spans])
+    first, last = (part_of_side(x, FRAMES) for x in (spans[0][0], spans[-1][1]))
+    labels[min(first, centres[0]) : max(last, centres[-1]) + 1] = IGNORED
+    for before, after in pairwise(centres):
+        if after - before > 1:
+            labels[(before + after) // 2] = 0
+    labels[centres] = _letters(text)
+    return labels
 
 
 def _letters(text: str) -> list[int]:
-    return [SHOWN.index(letter) for letter in text]
-
-
-def _classes(words: Words) -> tuple[int, int]:
-    """A word and, beside a shape, its level."""
-    return SHOWN.index(words[0]), 1 + LEVELS.index(words[1]) if len(words) > 1 else 0
+    return [WHAT.index(letter) for letter in text]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .example import Example, Language, Split, turns
 from .lettering import print_text, random_number
 from .scene import COLOURS, Scene, draw, random_scene
-from .scene_questions import SHAPES_ZH, a_or_an
+from .scene_questions import COLOURS_ZH, SHAPES_ZH, a_or_an
 from .shapes import SHAPES
 
 Pair = tuple[str, str]
@@ -25,6 +25,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "smaller": ("Which number is smaller?", "Which picture has the smaller number?"),
         "count": ("How many shapes are in the {which} picture?", "How many shapes does the {which} picture have?"),
         "number": ("Which number does the {which} picture show?", "Read the number in the {which} picture."),
+        "which shape": ("What shape is in the {which} picture?", "Which shape does the {which} picture show?"),
+        "which colour": ("What colour is the shape in the {which} picture?", "Which colour has the {which} picture?"),
         "shape": ("Do both pictures show the same shape?", "Is the shape the same in both pictures?"),
         "colour": ("Do both pictures have the same colour?", "Is the colour the same in both pictures?"),
     },
@@ -36,6 +38,8 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "smaller": ("哪个数字更小？", "哪张图片的数字更小？"),
         "count": ("第{which}张图片里有几个图形？", "第{which}张图片有多少个图形？"),
         "number": ("第{which}张图片上的数字是什么？", "请读出第{which}张图片上的数字。"),
+        "which shape": ("第{which}张图片里是什么图形？", "第{which}张图片是什么形状？"),
+        "which colour": ("第{which}张图片里的图形是什么颜色？", "第{which}张图片是什么颜色的？"),
         "shape": ("两张图片里的形状一样吗？", "两张图片的形状相同吗？"),
         "colour": ("两张图片里的颜色一样吗？", "两张图片的颜色相同吗？"),
     },
@@ -53,7 +57,7 @@ def compare_example(
     drawn: Callable[[Scene], Any] | None = None,
     printed: Callable[..., Any] | None = None,
 ) -> Example:
-    """Two pictures with 2 or 3 turns about them, as many as fit; in a test with one.
+    """Two pictures with 3 to 8 turns about them, as many as fit; in a test with one.
 
     `drawn` and `printed` draw instead of `draw` and `print_text`.
     """
@@ -62,10 +66,10 @@ def compare_example(
         numbers, pairs = _numbers(rng, language)
         pictures: Pictures = tuple((printed or print_text)(rng, number, language, split) for number in numbers)
     else:
-        scenes, pairs = _single_things(rng, language) if kind else _scenes(rng, language, split)
+        scenes, pairs = (_single_things if kind else _scenes)(rng, language, split)
         pictures = tuple((drawn or draw)(scene) for scene in scenes)
     rng.shuffle(pairs)
-    count = 1 if split == "test" else rng.randint(2, 3)
+    count = 1 if split == "test" else rng.randint(3, 8)
     return Example("compare", language, turns(pairs[:count], image=list(pictures)))
 
 
@@ -76,20 +80,21 @@ def _scenes(rng: random.Random, language: Language, split: Split) -> tuple[list[
     kind = rng.choice(("more", "fewer"))
     pairs = [(rng.choice(WORDINGS[language][kind]), PLACES[language][most if kind == "more" else 1 - most])]
     pairs += _shown_in_one(rng, language, scenes)
-    return scenes, pairs if split == "test" else pairs + _counts(rng, language, scenes)
+    counts = [str(len(scene.things)) for scene in scenes]
+    return scenes, pairs if split == "test" else pairs + _of_each(rng, language, "count", counts)
 
 
-def _counts(rng: random.Random, language: Language, scenes: list[Scene]) -> list[Pair]:
-    """What there is to know before telling which picture has more."""
-    wordings = WORDINGS[language]["count"]
+def _of_each(rng: random.Random, language: Language, kind: str, answers: Sequence[str]) -> list[Pair]:
+    """What there is to know of each picture before they can be compared."""
+    wordings = WORDINGS[language][kind]
     return [
-        (rng.choice(wordings).format(which=which), str(len(scene.things)))
-        for which, scene in zip(ORDINALS[language], scenes, strict=True)
+        (rng.choice(wordings).format(which=which), answer)
+        for which, answer in zip(ORDINALS[language], answers, strict=True)
     ]
 
 
-def _single_things(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair]]:
-    """One shape each; shape and colour are each the same half of the time."""
+def _single_things(rng: random.Random, language: Language, split: Split) -> tuple[list[Scene], list[Pair]]:
+    """One shape each; shape and colour are each the same half of the time. Training asks for them, too."""
     first = random_scene(rng, 1)
     shape, colour = first.things[0].shape, first.things[0].colour
     same_shape, same_colour = rng.random() < 0.5, rng.random() < 0.5
@@ -100,6 +105,12 @@ def _single_things(rng: random.Random, language: Language) -> tuple[list[Scene],
         (rng.choice(WORDINGS[language][kind]), YES_NO[language][0 if same else 1])
         for kind, same in (("shape", same_shape), ("colour", same_colour))
     ]
+    if split == "train":
+        things = [first.things[0], second.things[0]]
+        zh = language == "zh"
+        pairs += _of_each(
+            rng, language, "which shape", [SHAPES_ZH[t.shape] if zh else t.shape for t in things]
+        ) + _of_each(rng, language, "which colour", [COLOURS_ZH[t.colour] if zh else t.colour for t in things])
     return [first, second], pairs
 
 

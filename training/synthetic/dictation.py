@@ -60,7 +60,7 @@ def spoken_example(
     """
     scene = random_scene(rng)
     asked = questions(rng, scene, language)
-    asked = rng.sample(asked, min(len(asked), rng.randint(1, 3) if split == "train" else 1))
+    asked = rng.sample(asked, min(len(asked), rng.randint(1, 4) if split == "train" else 1))
     conversation = []
     for turn, (question, answer) in enumerate(asked):
         media: dict[str, Any] = {} if turn else {"image": (drawn or draw)(scene)}

@@ -19,6 +19,9 @@ from .words import CTC_UNITS
 NARROWEST_LATIN, NARROWEST_ZH = 16, 26  # pixels of a slice that a character is wide on average
 LARGEST = 80  # pixels per em
 
+Span = tuple[float, float]
+"""Left and right."""
+
 QUESTIONS: dict[Language, tuple[str, ...]] = {
     "en": ("What does it say?", "Read the text.", "What is written here?"),
     "zh": ("上面写着什么？", "请读出文字。", "图上的文字是什么？"),
@@ -75,6 +78,11 @@ def cased(rng: random.Random, word: str, split: Split) -> str:
 
 def print_text(rng: random.Random, text: str, language: Language, split: Split) -> Image.Image:
     """The text somewhere on a plain picture, in a size that stays readable in one slice."""
+    return print_line(rng, text, language, split)[0]
+
+
+def print_line(rng: random.Random, text: str, language: Language, split: Split) -> tuple[Image.Image, list[Span]]:
+    """`print_text`, and where each letter stands, in widths of the picture."""
     font = rng.choice(fonts(language, split))
     em = advance(font, text)
     width, height = random_size(rng, widest=1.6 if rng.random() < 0.8 else 2.0)
@@ -94,7 +102,11 @@ def print_text(rng: random.Random, text: str, language: Language, split: Split) 
     picture.paste(random_ink(rng, background)[1], (*place, place[0] + mask.width, place[1] + mask.height), mask)
     if rng.random() < 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
-    return shade(picture, background if size > 1.2 * least else replace(background, noise=0.0))
+    spans = [
+        ((place[0] + left) / width, (place[0] + right) / width)
+        for left, right in letter_spans(text, font, round(size * scale), tilt)
+    ]
+    return shade(picture, background if size > 1.2 * least else replace(background, noise=0.0)), spans
 
 
 def advance(font: Font, text: str) -> float:
@@ -117,6 +129,26 @@ def line_mask(text: str, font: Font, size: int, tilt: float = 0.0) -> Image.Imag
     if tilt:
         mask = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
     return mask.crop(mask.getbbox())
+
+
+def letter_spans(text: str, font: Font, size: int, tilt: float = 0.0) -> list[Span]:
+    """Where each letter stands in `line_mask`, with the room beside its ink, in pixels from the left; in a tilted line
+    along its middle."""
+    face, margin = load(font, size), 4
+    left, top, right, bottom = (round(side) for side in face.getbbox(text))
+    mask = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
+    ImageDraw.Draw(mask).text((margin - left, margin - top), text, fill=255, font=face)
+    pens = [margin - left + face.getlength(text[: i + 1]) - face.getlength(text[i]) for i in range(len(text))]
+    boxes = [face.getbbox(letter) for letter in text]
+    ends = [(pen + box[0], pen + box[2]) for pen, box in zip(pens, boxes, strict=True)]
+    if tilt:
+        turned = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
+        shrink = math.cos(math.radians(tilt))
+        middle, turned_middle = mask.width / 2, turned.width / 2
+        ends = [((a - middle) * shrink + turned_middle, (b - middle) * shrink + turned_middle) for a, b in ends]
+        mask = turned
+    start = (mask.getbbox() or (0, 0, 0, 0))[0]
+    return [(a - start, b - start) for a, b in ends]
 
 
 def random_ink(rng: random.Random, background: Background) -> tuple[str, Colour]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from .facts import fact_turn
 from .scene import Scene, draw, random_scene
 from .scene_questions import questions
 from .smalltalk import greeting_turn
+from .vocabulary import CHARACTERS_ZH
 
 
 def _list(words: str) -> list[str]:
@@ -93,6 +95,10 @@ TOLD: dict[Language, dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]]] = 
 }  # fmt: skip
 
 PICTURE = 0.3  # how often a picture is to be remembered
+MADE_UP = 0.7  # how often a name in training is one that nobody has
+RARE = (0x4E00, 0x9FA5)  # Chinese characters in Unicode
+SYLLABLES = _list("ab ad al am an ar be bo ca da de di do el em en er fi ga ha in ka ki la le li lo lu ma me mi mo")
+SYLLABLES += _list("na ne ni no ob or pa pe ra re ri ro ru sa se si so ta te ti to ul um va ve vi wa wen yo za zi")
 Turns = list[dict[str, Any]]
 
 
@@ -149,4 +155,19 @@ def _unrelated(rng: random.Random, language: Language, split: Split, count: int)
 def _value(rng: random.Random, language: Language, split: Split, kind: str) -> str:
     if kind == "number":
         return str(rng.randrange(10, 10 ** rng.randint(2, 4)))
+    if kind == "name" and split == "train" and rng.random() < MADE_UP:
+        return _made_up(rng, language)
     return rng.choice({"name": NAMES[language][split], "colour": COLOURS[language], "animal": ANIMALS[language]}[kind])
+
+
+def _made_up(rng: random.Random, language: Language) -> str:
+    """A name to be remembered letter by letter, or even byte by byte; none of the test's."""
+    while True:
+        if language == "zh":
+            rare = chr(rng.randrange(*RARE)) if rng.random() < 0.4 else rng.choice(CHARACTERS_ZH)
+            name = "".join(rng.choices(CHARACTERS_ZH, k=rng.randint(1, 2))) + rare
+        else:
+            name = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))).capitalize()
+            name += rng.choice(("", rng.choice(string.ascii_lowercase)))
+        if name not in NAMES[language]["test"]:
+            return name

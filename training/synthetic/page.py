@@ -15,7 +15,7 @@ from pipeline.processing.image import grid_for
 
 from .example import Example, Language, Split, turns
 from .fonts import Font, fonts
-from .lettering import advance, line_mask, random_ink, random_text, smallest_size
+from .lettering import Span, advance, letter_spans, line_mask, random_ink, random_text, smallest_size
 from .scene import SLICE, Size, random_background, shade
 
 CONFIG = ImageProcessorConfig(max_slice_nums=9, scale_resolution=SLICE)
@@ -41,6 +41,7 @@ QUESTIONS: dict[Language, tuple[str, ...]] = {
 class Page:
     picture: Any
     cells: list[list[str]]  # [rows][columns]
+    spans: list[list[list[Span]]]  # of each cell's letters, in widths of the cell
 
 
 def page_example(
@@ -52,7 +53,7 @@ def page_example(
     """
     if sketched:
         cells = random_cells(rng, language, split, *rng.choice(GRIDS))
-        page = Page(sketched(rng, cells), cells)
+        page = Page(sketched(rng, cells), cells, [])
     else:
         page = random_page(rng, language, split)
     places = [(r, c) for r, row in enumerate(page.cells) for c in range(len(row))]
@@ -73,13 +74,16 @@ def random_page(rng: random.Random, language: Language, split: Split) -> Page:
     _, ink = random_ink(rng, background)
     font = rng.choice(fonts(language, split))
     cells = random_cells(rng, language, split, rows, columns)
+    spans: list[list[list[Span]]] = [[] for _ in cells]
+    wide, high = width / columns, height / rows
     for row, texts in enumerate(cells):
         for column, text in enumerate(texts):
-            mask = _fitted(rng, text, font, (width // columns, height // rows))
-            left = column * width / columns + _slack(rng, width / columns - mask.width)
-            top = row * height / rows + _slack(rng, height / rows - mask.height)
-            picture.paste(ink, (round(left), round(top)), mask)
-    return Page(shade(picture, background), cells)
+            size = _fitting(rng, text, font, (width // columns, height // rows))
+            mask = line_mask(text, font, size)
+            left, top = _slack(rng, wide - mask.width), _slack(rng, high - mask.height)
+            picture.paste(ink, (round(column * width / columns + left), round(row * height / rows + top)), mask)
+            spans[row].append([((left + a) / wide, (left + b) / wide) for a, b in letter_spans(text, font, size)])
+    return Page(shade(picture, background), cells, spans)
 
 
 def random_cells(rng: random.Random, language: Language, split: Split, rows: int, columns: int) -> list[list[str]]:
@@ -111,13 +115,13 @@ def _rule(rng: random.Random, picture: Image.Image, rows: int, columns: int) -> 
         draw.line((0, y, picture.width, y), grey, thickness)
 
 
-def _fitted(rng: random.Random, text: str, font: Font, cell: Size) -> Image.Image:
-    """The text in a readable size that leaves a margin in its cell."""
+def _fitting(rng: random.Random, text: str, font: Font, cell: Size) -> int:
+    """A readable size that leaves a margin in its cell."""
     scale = math.sqrt(cell[0] * cell[1]) / SLICE
     em = advance(font, text)
     least = 1.2 * smallest_size(text, em) * scale
     most = min(0.8 * cell[0] / (em * len(text)), 0.5 * cell[1])
-    return line_mask(text, font, round(rng.uniform(min(least, most), most)))
+    return round(rng.uniform(min(least, most), most))
 
 
 def _slack(rng: random.Random, room: float) -> float:

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from ..sketch import COLUMNS, ROWS, PictureSketch, SpeechSketch, Words, part_of_side, place_of
 from .example import Language, Split
 from .scene import Scene
 from .words import normalise
 
-LEVELS = tuple(chr(code) for code in (*range(1, 9), *range(14, 18)))
-"""Tokens (bytes that no text has) for how far down the centre of a thing stands, in twelfths of the picture."""
+DOWN = tuple(chr(code) for code in (*range(1, 9), *range(14, 18)))
+ACROSS = tuple(chr(code) for code in range(18, 30))
+"""Tokens (bytes that no text has) for how far down and across a thing's centre stands, in twelfths of the picture."""
 
 SECONDS_A_WORD = {"en": (0.2, 0.5), "zh": (0.14, 0.3)}  # of a Chinese character
 SECONDS_AN_EMBED = 0.04
 PAUSE = (0.05, 0.3)  # before and after
-TWICE = 0.25  # how often what stands at a place stands at the next, too
+LONGEST = 3  # embeds that a word or a letter may be told in
+FRAMES = COLUMNS * ROWS
 
 
 def thing_words(scene: Scene) -> dict[int, Words]:
-    """At each thing's centre, in the upper or the lower half of a column: its shape and level, then its colour."""
+    """At each thing's centre, in the upper or the lower half of a column, two places tell its shape and colour; the
+    first how far down it stands, the second how far across."""
     found: dict[int, Words] = {}
     for thing in sorted(scene.things, key=lambda thing: thing.centre):
         x, y = (centre / side for centre, side in zip(thing.centre, scene.size, strict=True))
         place = place_of(x, y) // 2 * 2
         while place in found:
             place = (place + 2) % (COLUMNS * ROWS)
-        found[place] = (thing.shape, LEVELS[part_of_side(y, len(LEVELS))])
-        found[place + 1] = (thing.colour,)
+        found[place] = (thing.shape, thing.colour, DOWN[part_of_side(y, len(DOWN))])
+        found[place + 1] = (thing.shape, thing.colour, ACROSS[part_of_side(x, len(ACROSS))])
+    return found
+
+
+def frames_of_letters(text: str, centres: Sequence[float]) -> list[int]:
+    """Print is read as speech is, over time: of FRAMES from the left of a slice to its right, whatever the line's
+    height, the one at each letter's centre (in widths of the slice). Each letter has one of its own, and between two
+    equal letters there is another."""
+    found: list[int] = []
+    for number, (letter, x) in enumerate(zip(text, centres, strict=True)):
+        least = found[-1] + (2 if letter == text[number - 1] else 1) if found else 0
+        most = FRAMES - 1 - 2 * (len(text) - 1 - number)
+        found.append(max(min(part_of_side(x, FRAMES), most), least))
     return found
 
 
@@ -46,15 +62,15 @@ def sketch_page(rng: random.Random, cells: list[list[str]]) -> PictureSketch:
 
 
 def sketch_speech(rng: random.Random, text: str, language: Language, split: Split) -> SpeechSketch:
-    """Each word or character once or twice within its time."""
+    """Each word or character in one to three embeds within its time, and a moment of nothing after it."""
     normal = normalise(text, language)
     pace = rng.uniform(0.8, 1.25)
     embeds: list[Words] = _silence(rng)
     for unit in normal.split() if language == "en" else normal:
         length = max(round(rng.uniform(*SECONDS_A_WORD[language]) * pace / SECONDS_AN_EMBED), 2)
-        at = rng.randrange(length - 1)
-        said = [(unit,) if i == at or (i == at + 1 and rng.random() < TWICE) else () for i in range(length)]
-        embeds += said
+        heard = rng.randint(1, min(LONGEST, length - 1))
+        before = rng.randrange(length - heard)
+        embeds += [()] * before + [(unit,)] * heard + [()] * (length - heard - before)
     return SpeechSketch(embeds + _silence(rng))
 
 
@@ -67,19 +83,13 @@ def _slice(words: dict[int, Words]) -> list[Words]:
 
 
 def _line(rng: random.Random, text: str) -> list[Words]:
-    """One line of print, its letters at least half a column apart."""
-    pitch = rng.uniform(0.6, max(min(COLUMNS / len(text), 3.0), 0.7))
-    start = rng.uniform(0, max(COLUMNS - pitch * len(text), 0))
-    row, slope = rng.uniform(0, ROWS), rng.uniform(-0.07, 0.07)
+    """One line of print: each letter in one to three frames, and between two letters where there is room nothing."""
+    pitch = rng.uniform(2.4, max(min(FRAMES / len(text), 12.0), 2.8))
+    start = rng.uniform(0, max(FRAMES - pitch * len(text), 0))
+    frames = frames_of_letters(text, [(start + (i + rng.uniform(0.4, 0.6)) * pitch) / FRAMES for i in range(len(text))])
     words: dict[int, Words] = {}
-    least = 0
-    for number, letter in enumerate(text):
-        x = start + (number + 0.5) * pitch
-        place = max(place_of(x / COLUMNS, (row + slope * (x - COLUMNS / 2)) / ROWS), least)
-        place = min(place, COLUMNS * ROWS - (len(text) - number) * 2)
-        words[place] = (letter,)
-        if rng.random() < TWICE and pitch > 1:
-            words[place + 1] = (letter,)
-            place += 1
-        least = place + 2  # a gap, lest two equal letters be taken for one
+    for letter, frame, after in zip(text, frames, [*frames[1:], FRAMES + 1], strict=True):
+        for more in range(rng.randint(1, LONGEST)):
+            if more == 0 or frame + more < after - 1:
+                words[frame + more] = (letter,)
     return _slice(words)

@@ -26,7 +26,7 @@ def test_spoken_questions_come_with_a_picture(language, split):
         assert turns[0]["image"].mode == "RGB"
         assert all("audio" in turn and "text" not in turn for turn in turns[::2])
         assert not any("image" in turn for turn in turns[1:])
-        assert len(turns) == 2 or (split == "train" and len(turns) <= 6)
+        assert len(turns) == 2 or (split == "train" and len(turns) <= 8)
 
 
 def test_the_same_seed_gives_the_same_example():

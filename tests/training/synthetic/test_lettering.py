@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from training.synthetic.lettering import (
     LARGEST,
     advance,
     cased,
+    letter_spans,
     lettering_example,
     line_mask,
+    print_line,
     print_text,
     random_text,
     smallest_size,
@@ -109,3 +112,30 @@ def test_the_seed_decides() -> None:
     first, again, other = (lettering_example(random.Random(seed), "zh", "train").conversations for seed in (3, 3, 4))
     assert first[1] == again[1] != other[1]
     assert first[0]["content"]["image"].tobytes() == again[0]["content"]["image"].tobytes()
+
+
+@needs_fonts
+@pytest.mark.parametrize("tilt", [0.0, 4.0, -4.0])
+def test_letters_are_where_their_ink_is(tilt: float) -> None:
+    """Between two letters there is less ink than anywhere in them."""
+    font = fonts("en", "train")[0]
+    whole = np.asarray(line_mask("H0O7E", font, 40, tilt)).astype(int)
+    spans = letter_spans("H0O7E", font, 40, tilt)
+    assert abs(spans[0][0]) < 4
+    assert abs(spans[-1][1] - whole.shape[1]) < 4
+    ink = whole.sum(0)
+    for (_, end), (start, _) in pairwise(spans):
+        assert ink[round((end + start) / 2)] < ink.max() / 10
+    for start, end in spans:
+        assert ink[max(round(start), 0) : round(end)].max() > ink.max() / 3
+
+
+@needs_fonts
+def test_the_places_of_a_printed_line_are_the_pictures() -> None:
+    """Ink starts and ends where the letters do, but for the room beside it."""
+    for seed in range(30):
+        picture, spans = print_line(random.Random(seed), "K7QX42", "en", "train")
+        pixels = np.asarray(picture.convert("L")).astype(int)
+        inked = (np.abs(pixels - np.median(pixels)) > 60).any(0).nonzero()[0]
+        assert abs(spans[0][0] * picture.width - inked[0]) < 0.04 * picture.width
+        assert abs(spans[-1][1] * picture.width - inked[-1]) < 0.04 * picture.width

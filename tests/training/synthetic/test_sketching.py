@@ -10,7 +10,16 @@ from training.sketch import COLUMNS, ROWS, PictureSketch, SpeechSketch
 from training.synthetic.example import Language
 from training.synthetic.scene import Scene, random_scene
 from training.synthetic.scene_questions import COLOURS_ZH
-from training.synthetic.sketching import LEVELS, sketch_page, sketch_scene, sketch_speech, sketch_text
+from training.synthetic.sketching import (
+    ACROSS,
+    DOWN,
+    FRAMES,
+    frames_of_letters,
+    sketch_page,
+    sketch_scene,
+    sketch_speech,
+    sketch_text,
+)
 from training.synthetic.world import LANGUAGES, SKETCHED, example
 
 PLACES = COLUMNS * ROWS
@@ -27,16 +36,22 @@ def said(words: list[tuple[str, ...]]) -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["K", "illill", "88888888", "WWWWWWWW", "国国国国国国", "a7"])
-def test_a_line_is_read_down_the_columns(text: str) -> None:
+def test_a_line_is_read_from_left_to_right(text: str) -> None:
     for seed in range(200):
         (words,) = sketch_text(random.Random(seed), text, "en", "train").slices
         assert len(words) == PLACES
         assert "".join(said(words)) == text
 
 
+def test_letters_have_the_frames_of_their_centres_or_the_next_that_are_free() -> None:
+    assert frames_of_letters("ABC", [0.01, 0.5, 0.9]) == [0, 32, 57]
+    assert frames_of_letters("ABBC", [0.1, 0.1, 0.1, 0.1]) == [6, 7, 9, 10]  # a gap lest the Bs be taken for one
+    assert frames_of_letters("AAA", [1.0, 1.0, 1.0]) == [FRAMES - 5, FRAMES - 3, FRAMES - 1]
+
+
 @pytest.mark.parametrize("seed", range(50))
 def test_things_stand_at_their_centres(seed: int) -> None:
-    """In the upper or the lower half of their column, or where next there is room: a shape and its level, a colour."""
+    """In the upper or the lower half of their column, or where next there is room."""
     scene = random_scene(random.Random(seed))
     (words,) = sketch_scene(scene).slices
     told = [(words[place], words[place + 1]) for place in range(0, PLACES, 2) if words[place]]
@@ -44,7 +59,8 @@ def test_things_stand_at_their_centres(seed: int) -> None:
     wanted = []
     for thing in scene.things:
         x, y = thing.centre[0] / scene.size[0], thing.centre[1] / scene.size[1]
-        wanted.append(((thing.shape, LEVELS[int(y * len(LEVELS))]), (thing.colour,)))
+        what = thing.shape, thing.colour
+        wanted.append(((*what, DOWN[int(y * len(DOWN))]), (*what, ACROSS[int(x * len(ACROSS))])))
         near = 2 * (int(x * COLUMNS) * 2 + int(y * 2))
         assert any((words[p % PLACES], words[(p + 1) % PLACES]) == wanted[-1] for p in range(near, near + 8, 2))
     assert sorted(told) == sorted(wanted)
