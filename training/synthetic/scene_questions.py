@@ -90,6 +90,25 @@ def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair
     for kind in (_properties(writer, scene), _counts(writer, scene), _places(writer, scene), _relations(writer, scene)):
         pairs += rng.sample(kind, min(len(kind), MOST_OF_A_KIND))
     pairs += _existences(writer, scene)
+    return _shuffled(writer, scene, pairs)
+
+
+def many_questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
+    """More of what is hard, to learn from: a decoder found which of several shapes is red only after some 40,000
+    questions for it, whatever else it was asked meanwhile."""
+    writer = _Writer(rng, language)
+    counts = _counts(writer, scene)
+    counts += [_count_shape(writer, scene, shape) for shape in SHAPES]
+    counts += [_count_colour(writer, scene, colour) for colour in sorted({thing.colour for thing in scene.things})]
+    kinds = ((_properties(writer, scene), 6), (counts, 4), (_relations(writer, scene), 4), (_places(writer, scene), 1))
+    pairs = [pair for kind, most in kinds for pair in rng.sample(kind, min(len(kind), most))]
+    pairs += rng.sample(_existences(writer, scene), 1)
+    return _shuffled(writer, scene, pairs)
+
+
+def _shuffled(writer: _Writer, scene: Scene, pairs: list[Pair]) -> list[Pair]:
+    """Now and then with a question for what isn't there."""
+    rng = writer.rng
     absent = [shape for shape in SHAPES if all(thing.shape != shape for thing in scene.things)]
     if absent and rng.random() < FALSE_PREMISES * len(pairs) / (1 - FALSE_PREMISES):
         shape = rng.choice(absent)
@@ -101,13 +120,15 @@ def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair
 def scene_example(
     rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:
-    """A scene with 4 to 14 turns about it, as many as fit; in a test with one. `drawn` draws instead of `draw`."""
+    """A scene with 6 to 16 turns about it, as many as fit; in a test with one. `drawn` draws instead of `draw`."""
     # Now and then few kinds, so that there is something to count.
     shapes = SHAPES if rng.random() < 0.75 else rng.sample(SHAPES, rng.randint(1, 2))
     colours = tuple(COLOURS) if rng.random() < 0.75 else rng.sample(tuple(COLOURS), rng.randint(1, 2))
     scene = random_scene(rng, shapes=shapes, colours=colours)
-    count = 1 if split == "test" else rng.randint(4, 14)
-    pairs = questions(rng, scene, language)[:count]
+    if split == "test":
+        pairs = questions(rng, scene, language)[:1]
+    else:
+        pairs = many_questions(rng, scene, language)[: rng.randint(6, 16)]
     return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
 
 
@@ -153,9 +174,17 @@ def _counts(writer: _Writer, scene: Scene) -> list[Pair]:
     colour = rng.choice(tuple(COLOURS)) if rng.random() < 0.2 else rng.choice(things).colour
     return [
         writer.ask("count", str(len(things))),
-        writer.ask("count shape", str(sum(thing.shape == shape for thing in things)), shape),
-        writer.ask("count colour", str(sum(thing.colour == colour for thing in things)), colour=colour),
+        _count_shape(writer, scene, shape),
+        _count_colour(writer, scene, colour),
     ]
+
+
+def _count_shape(writer: _Writer, scene: Scene, shape: str) -> Pair:
+    return writer.ask("count shape", str(sum(thing.shape == shape for thing in scene.things)), shape)
+
+
+def _count_colour(writer: _Writer, scene: Scene, colour: str) -> Pair:
+    return writer.ask("count colour", str(sum(thing.colour == colour for thing in scene.things)), colour=colour)
 
 
 def _places(writer: _Writer, scene: Scene) -> list[Pair]:
