@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,16 @@ from pipeline.processing.tokenizer import Tokenizer
 
 from .initialise import whiten_patches
 from .model import IGNORED, OmniForTraining
-from .sketch import COLUMNS, ROWS, Words, part_of_side
+from .sketch import Words
 from .synthetic.dense import COLOURS, WHAT, dense_example
 from .synthetic.example import Language, Split
 from .synthetic.generated import Generated
 from .synthetic.lettering import Span, print_line, random_text
 from .synthetic.page import random_page
 from .synthetic.scene import draw, random_scene
-from .synthetic.sketching import ACROSS, DOWN, FRAMES, frames_of_letters, thing_words
+from .synthetic.sketching import thing_words
 from .token_head import NEARNESS, TokenHead, best_path, token_ids
+from .vision_labels import UNITS, letters, place_labels
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
@@ -36,12 +36,6 @@ EMPTY_WEIGHT = 0.2
 EMBEDS_FROM = 0.5
 """The difficulty from which embeds learn scenes and lines of print. Before, features tell too little: the losses of
 embeds only made noise, and letters did not appear."""
-
-UNITS = {"what": WHAT[1:], "colour": COLOURS[1:], "down": DOWN, "across": ACROSS}
-"""What the heads on embeds tell; nothing is the first class of each."""
-
-PLACED = {word: (head, label) for head, words in UNITS.items() for label, word in enumerate(words, start=1)}
-"""The head and the class of each word."""
 
 SCENES = 0.3  # of the pictures that are no labelled patches
 PAGES = 0.2  # of the lines
@@ -159,8 +153,8 @@ class VisionWords(nn.Module):
             "patches": torch.cat([piece.patches for piece in pieces]),
             "sizes": torch.tensor([(piece.rows, piece.columns) for piece in pieces]),
             "dense": tuple(torch.from_numpy(label) for label in labels),
-            "places": _labels(told),
-            "lines": [torch.tensor(_letters(item.line)) for item in told if item.line],
+            "places": place_labels([(item.scene or {}, item.line, item.spans) for item in told]),
+            "lines": [torch.tensor(letters(item.line)) for item in told if item.line],
         }
 
     @torch.inference_mode()
@@ -182,7 +176,7 @@ class VisionWords(nn.Module):
                 same = (found["what"] == wanted["what"]) & (found["colour"] == wanted["colour"])
                 right["places"] += same[(found["what"] > 0) | (wanted["what"] > 0)].tolist()
             else:
-                right["lines"].append(best_path(self.heads["what"](embeds)) == _letters(item.line))
+                right["lines"].append(best_path(self.heads["what"](embeds)) == letters(item.line))
         return {name: sum(each) / len(each) for name, each in right.items() if each}
 
 
@@ -193,37 +187,3 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 _NONE = np.zeros(0, dtype=np.int64)
-
-
-def _labels(told: list[Picture]) -> dict[str, torch.Tensor]:
-    """Of each head the class at every place, int64 [pictures, places]. All but `what` are asked only where they have
-    a word."""
-    labels = {name: np.full((len(told), COLUMNS * ROWS), IGNORED) for name in UNITS}
-    for number, item in enumerate(told):
-        if item.line:
-            labels["what"][number] = _line_labels(item.line, item.spans)
-            continue
-        labels["what"][number] = 0
-        for place, words in (item.scene or {}).items():
-            for word in words:
-                name, label = PLACED[word]
-                labels[name][number, place] = label
-    return {name: torch.from_numpy(each) for name, each in labels.items()}
-
-
-def _line_labels(text: str, spans: list[Span]) -> np.ndarray:
-    """int64 [frames]: each letter at its centre, nothing beside the line and halfway between two letters. What the
-    others tell doesn't matter to who reads on from letter to letter."""
-    labels = np.zeros(FRAMES, dtype=np.int64)
-    centres = frames_of_letters(text, [(left + right) / 2 for left, right in spans])
-    first, last = (part_of_side(x, FRAMES) for x in (spans[0][0], spans[-1][1]))
-    labels[min(first, centres[0]) : max(last, centres[-1]) + 1] = IGNORED
-    for before, after in pairwise(centres):
-        if after - before > 1:
-            labels[(before + after) // 2] = 0
-    labels[centres] = _letters(text)
-    return labels
-
-
-def _letters(text: str) -> list[int]:
-    return [WHAT.index(letter) for letter in text]
