@@ -2,7 +2,7 @@
 
     python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150]
 
-The held-out records are generated once into the work directory, by a seed of their own.
+The held-out records are generated into the work directory, by a seed of their own.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ START_SECONDS = 300
 def evaluate(checkpoint: Path, work: Path, count: int) -> dict[str, Any]:
     """The accuracy benchmark's result on `count` held-out examples of each task and language."""
     data = work / f"held-out-{count}"
-    if not (data / "test.jsonl").exists():
-        export(data, split="test", count=count, seed=HELD_OUT_SEED)
+    export(data, split="test", count=count, seed=HELD_OUT_SEED)
     result = work / "accuracy.json"
     with served(checkpoint, work) as url:
         ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8")
