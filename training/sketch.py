@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COLUMNS, ROWS = 16, 4
-"""The places of a slice that its embeds tell of, in order down each column: print is read along the columns,
-whatever its height, size or slope."""
+"""The places of a slice that its embeds tell of, in order down each column. To print they are frames from left to
+right: it is read so, whatever its height, size or slope."""
 
 Words = tuple[str, ...]
 """A token each; none where there is nothing."""

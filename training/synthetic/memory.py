@@ -156,11 +156,11 @@ def _value(rng: random.Random, language: Language, split: Split, kind: str) -> s
     if kind == "number":
         return str(rng.randrange(10, 10 ** rng.randint(2, 4)))
     if kind == "name" and split == "train" and rng.random() < MADE_UP:
-        return _made_up(rng, language)
+        return made_up_name(rng, language)
     return rng.choice({"name": NAMES[language][split], "colour": COLOURS[language], "animal": ANIMALS[language]}[kind])
 
 
-def _made_up(rng: random.Random, language: Language) -> str:
+def made_up_name(rng: random.Random, language: Language) -> str:
     """A name to be remembered letter by letter, or even byte by byte; none of the test's."""
     while True:
         if language == "zh":

@@ -6,7 +6,7 @@ import pytest
 from training.synthetic.arithmetic import held_out, sum_example
 from training.synthetic.copying import copy_example
 from training.synthetic.facts import FACTS, fact_example
-from training.synthetic.memory import NAMES, memory_example
+from training.synthetic.memory import NAMES, made_up_name, memory_example
 from training.synthetic.outside import REFUSAL, TEMPLATES, refusal_example, refusal_question
 from training.synthetic.outside_slots import SLOTS
 from training.synthetic.smalltalk import TALK, greeting_example
@@ -72,6 +72,14 @@ def test_what_is_remembered_was_said_before(language):
                 assert not any("image" in turn["content"] for turn in example.conversations[1:])
             else:
                 assert any(answer in text for text in earlier[::2])
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_names_are_made_up_but_for_those_of_the_test(language):
+    rng = random.Random(0)
+    names = {made_up_name(rng, language) for _ in range(40_000)}  # "Amy" would be among them
+    assert len(names) > 10_000
+    assert not names & set(NAMES[language]["test"])
 
 
 @pytest.mark.parametrize(("language", "fewest"), [("en", 160), ("zh", 130)])
