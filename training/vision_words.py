@@ -170,13 +170,13 @@ class VisionWords(nn.Module):
                 right["patches"] += (self.what(features).argmax(-1) == what)[what > 0].tolist()
                 continue
             embeds = self.vision.resampler(features, shapes)[0]
-            wanted = {name: labels[0] for name, labels in batch["places"].items()}
-            found = {name: self.heads[name](embeds).argmax(-1) for name in wanted}
-            if item.scene is not None:
-                same = (found["what"] == wanted["what"]) & (found["colour"] == wanted["colour"])
-                right["places"] += same[(found["what"] > 0) | (wanted["what"] > 0)].tolist()
-            else:
+            if item.scene is None:
                 right["lines"].append(best_path(self.heads["what"](embeds)) == letters(item.line))
+                continue
+            wanted = {name: batch["places"][name][0] for name in ("what", "colour")}
+            found = {name: self.heads[name](embeds).argmax(-1) for name in wanted}
+            same = (found["what"] == wanted["what"]) & (found["colour"] == wanted["colour"])
+            right["places"] += same[(found["what"] > 0) | (wanted["what"] > 0)].tolist()
         return {name: sum(each) / len(each) for name, each in right.items() if each}
 
 

@@ -91,10 +91,10 @@ def print_line(rng: random.Random, text: str, language: Language, split: Split) 
     most = min(0.9 * width / scale / (em * len(text)), 0.55 * height / scale, LARGEST)
     size = least * (max(most, least) / least) ** rng.random()  # log-uniform
     tilt = rng.uniform(-4, 4) if rng.random() < 0.6 else 0.0
-    mask = line_mask(text, font, round(size * scale), tilt)
+    mask, spans = line_mask(text, font, round(size * scale), tilt)
     while mask.width > width - 4 or mask.height > height - 4:
         size *= 0.95
-        mask = line_mask(text, font, round(size * scale), tilt)
+        mask, spans = line_mask(text, font, round(size * scale), tilt)
 
     background = random_background(rng, dark=rng.random() < 0.2)
     picture = Image.new("RGB", (width, height), background.colour)
@@ -102,10 +102,7 @@ def print_line(rng: random.Random, text: str, language: Language, split: Split) 
     picture.paste(random_ink(rng, background)[1], (*place, place[0] + mask.width, place[1] + mask.height), mask)
     if rng.random() < 0.2:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
-    spans = [
-        ((place[0] + left) / width, (place[0] + right) / width)
-        for left, right in letter_spans(text, font, round(size * scale), tilt)
-    ]
+    spans = [((place[0] + left) / width, (place[0] + right) / width) for left, right in spans]
     return shade(picture, background if size > 1.2 * least else replace(background, noise=0.0)), spans
 
 
@@ -119,36 +116,22 @@ def smallest_size(text: str, em: float) -> float:
     return (NARROWEST_LATIN if text.isascii() else NARROWEST_ZH) / em
 
 
-def line_mask(text: str, font: Font, size: int, tilt: float = 0.0) -> Image.Image:
-    """How much of each pixel the text covers (mode L), cut to its ink."""
-    face = load(font, size)
-    left, top, right, bottom = (round(side) for side in face.getbbox(text))
-    margin = 4
-    mask = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
-    ImageDraw.Draw(mask).text((margin - left, margin - top), text, fill=255, font=face)
-    if tilt:
-        mask = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
-    return mask.crop(mask.getbbox())
-
-
-def letter_spans(text: str, font: Font, size: int, tilt: float = 0.0) -> list[Span]:
-    """Where each letter stands in `line_mask`, with the room beside its ink, in pixels from the left; in a tilted line
-    along its middle."""
+def line_mask(text: str, font: Font, size: int, tilt: float = 0.0) -> tuple[Image.Image, list[Span]]:
+    """How much of each pixel the text covers (mode L), cut to its ink; and where each letter stands, with the room
+    beside its ink, in pixels from the left, in a tilted line along its middle."""
     face, margin = load(font, size), 4
     left, top, right, bottom = (round(side) for side in face.getbbox(text))
     mask = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
     ImageDraw.Draw(mask).text((margin - left, margin - top), text, fill=255, font=face)
     pens = [margin - left + face.getlength(text[: i + 1]) - face.getlength(text[i]) for i in range(len(text))]
     boxes = [face.getbbox(letter) for letter in text]
-    ends = [(pen + box[0], pen + box[2]) for pen, box in zip(pens, boxes, strict=True)]
+    spans = [(pen + box[0], pen + box[2]) for pen, box in zip(pens, boxes, strict=True)]
     if tilt:
-        turned = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
-        shrink = math.cos(math.radians(tilt))
-        middle, turned_middle = mask.width / 2, turned.width / 2
-        ends = [((a - middle) * shrink + turned_middle, (b - middle) * shrink + turned_middle) for a, b in ends]
-        mask = turned
-    start = (mask.getbbox() or (0, 0, 0, 0))[0]
-    return [(a - start, b - start) for a, b in ends]
+        middle, shrink = mask.width / 2, math.cos(math.radians(tilt))
+        mask = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True)
+        spans = [((a - middle) * shrink + mask.width / 2, (b - middle) * shrink + mask.width / 2) for a, b in spans]
+    ink = mask.getbbox() or (0, 0, *mask.size)
+    return mask.crop(ink), [(a - ink[0], b - ink[0]) for a, b in spans]
 
 
 def random_ink(rng: random.Random, background: Background) -> tuple[str, Colour]:

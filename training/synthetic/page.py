@@ -15,7 +15,7 @@ from pipeline.processing.image import grid_for
 
 from .example import Example, Language, Split, turns
 from .fonts import Font, fonts
-from .lettering import Span, advance, letter_spans, line_mask, random_ink, random_text, smallest_size
+from .lettering import Span, advance, line_mask, random_ink, random_text, smallest_size
 from .scene import SLICE, Size, random_background, shade
 
 CONFIG = ImageProcessorConfig(max_slice_nums=9, scale_resolution=SLICE)
@@ -78,11 +78,10 @@ def random_page(rng: random.Random, language: Language, split: Split) -> Page:
     wide, high = width / columns, height / rows
     for row, texts in enumerate(cells):
         for column, text in enumerate(texts):
-            size = _fitting(rng, text, font, (width // columns, height // rows))
-            mask = line_mask(text, font, size)
+            mask, places = line_mask(text, font, _fitting(rng, text, font, (width // columns, height // rows)))
             left, top = _slack(rng, wide - mask.width), _slack(rng, high - mask.height)
             picture.paste(ink, (round(column * width / columns + left), round(row * height / rows + top)), mask)
-            spans[row].append([((left + a) / wide, (left + b) / wide) for a, b in letter_spans(text, font, size)])
+            spans[row].append([((left + a) / wide, (left + b) / wide) for a, b in places])
     return Page(shade(picture, background), cells, spans)
 
 

@@ -38,8 +38,8 @@ def test_each_slice_holds_the_text_of_its_cell(seed: int, monkeypatch: pytest.Mo
 
     def without_one(*arguments: object) -> object:
         calls.append(arguments)
-        mask = line_mask(*arguments)  # type: ignore[arg-type]
-        return mask.point(lambda _: 0) if len(calls) == place + 1 else mask
+        mask, spans = line_mask(*arguments)  # type: ignore[arg-type]
+        return mask.point(lambda _: 0) if len(calls) == place + 1 else mask, spans
 
     monkeypatch.setattr(module, "line_mask", without_one)
     blanked = random_page(random.Random(seed), "en", "train")
