@@ -9,7 +9,7 @@ from typing import Any
 from .example import Example, Language, Split, turns
 from .lettering import print_text, random_number
 from .scene import COLOURS, Scene, draw, random_scene
-from .scene_questions import COLOURS_ZH, SHAPES_ZH, a_or_an
+from .scene_questions import COLOUR_NAMES, SHAPE_NAMES, SHAPES_ZH, a_or_an
 from .shapes import SHAPES
 
 Pair = tuple[str, str]
@@ -107,10 +107,8 @@ def _single_things(rng: random.Random, language: Language, split: Split) -> tupl
     ]
     if split == "train":
         things = [first.things[0], second.things[0]]
-        zh = language == "zh"
-        pairs += _of_each(
-            rng, language, "which shape", [SHAPES_ZH[t.shape] if zh else t.shape for t in things]
-        ) + _of_each(rng, language, "which colour", [COLOURS_ZH[t.colour] if zh else t.colour for t in things])
+        pairs += _of_each(rng, language, "which shape", [SHAPE_NAMES[language][thing.shape] for thing in things])
+        pairs += _of_each(rng, language, "which colour", [COLOUR_NAMES[language][thing.colour] for thing in things])
     return [first, second], pairs
 
 

@@ -22,6 +22,9 @@ MOST_OF_A_KIND = 2
 SHAPES_ZH = dict(zip(SHAPES, ("圆形", "正方形", "三角形", "星形", "心形", "十字形"), strict=True))
 COLOURS_ZH = dict(zip(COLOURS, ("红色", "绿色", "蓝色", "黄色", "橙色", "紫色", "棕色", "黑色"), strict=True))
 
+SHAPE_NAMES: dict[Language, dict[str, str]] = {"en": {shape: shape for shape in SHAPES}, "zh": SHAPES_ZH}
+COLOUR_NAMES: dict[Language, dict[str, str]] = {"en": {colour: colour for colour in COLOURS}, "zh": COLOURS_ZH}
+
 CELLS_EN = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
 CELLS_ZH = ("左上角", "上方", "右上角", "左边", "中间", "右边", "左下角", "下方", "右下角")
 
@@ -139,10 +142,8 @@ class _Writer:
         self.rng = rng
         self.wordings = WORDINGS[language]
         self.answers = ANSWERS[language]
-        english = language == "en"
-        self.shapes = {shape: shape for shape in SHAPES} if english else SHAPES_ZH
-        self.colours = {colour: colour for colour in COLOURS} if english else COLOURS_ZH
-        self.cells = CELLS_EN if english else CELLS_ZH
+        self.shapes, self.colours = SHAPE_NAMES[language], COLOUR_NAMES[language]
+        self.cells = CELLS_EN if language == "en" else CELLS_ZH
 
     def ask(self, kind: str, answer: str, shape: str = "circle", other: str = "circle", colour: str = "red") -> Pair:
         wording = self.rng.choice(self.wordings[kind])
