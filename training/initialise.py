@@ -17,7 +17,7 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 
-from .initialise_decoder import associative_decoder
+from .initialise_decoder import BLANK, associative_decoder
 from .model import OmniForTraining
 from .sketch import COLUMNS
 
@@ -42,7 +42,12 @@ def initial_weights(config: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
     tensors = {name: _draw(name, tuple(t.shape), seed, config) for name, t in model.state_dict().items()}
     for structured in (_local_vision, _local_audio, _local_resampler):
         tensors |= structured(config, tensors)
-    return tensors | associative_decoder(config.decoder, tensors, seed)
+    tensors |= associative_decoder(config.decoder, tensors, seed)
+    blank = tensors["llm.model.embed_tokens.weight"][BLANK]
+    for name in tensors:
+        if "bos_eos" in name:  # a recording begins and ends with nothing, as sketches do
+            tensors[name] = blank.expand_as(tensors[name]).clone()
+    return tensors
 
 
 def _draw(name: str, shape: tuple[int, ...], seed: int, config: ModelConfig) -> torch.Tensor:
@@ -54,7 +59,7 @@ def _draw(name: str, shape: tuple[int, ...], seed: int, config: ModelConfig) -> 
         return torch.ones(shape)
     x = np.random.RandomState(zlib.crc32(f"{seed} {name}".encode())).standard_normal(shape).astype(np.float32)
     std = 1 / math.sqrt(np.prod(shape[1:]))
-    if "embed_tokens" in name or "bos_eos" in name:
+    if "embed_tokens" in name:
         std = EMBED_STD
     elif name in ("vision.resampler.proj", "audio.audio.proj.weight"):
         std *= EMBED_STD

@@ -103,7 +103,8 @@ class VisionWords(nn.Module):
         what = places["what"]
         wanted[what == 0] = self.heads["what"].table[0]
         known = what != IGNORED
-        return loss / (what > 0).sum() + NEARNESS * self.heads["what"].distance(embeds[known], wanted[known])
+        distance = self.heads["what"].distance(embeds[known], wanted[known], what[known] > 0)
+        return loss / (what > 0).sum() + NEARNESS * distance
 
     def features(self, patches: torch.Tensor, shapes: list[tuple[int, int]]) -> torch.Tensor:
         return self.vision.vpm(patches, shapes, lambda: None)

@@ -11,6 +11,7 @@ from pipeline.model.attention import TorchAttention
 from pipeline.model.vision import sincos_2d
 from training.default_model import CONFIG, PREPROCESSOR
 from training.initialise import OFFSETS_1D, OFFSETS_2D, initial_weights, whiten_patches
+from training.initialise_decoder import BLANK
 from training.model import OmniForTraining
 from training.sketch import COLUMNS, ROWS
 
@@ -81,6 +82,11 @@ def test_the_resamplers_queries_look_at_their_part(model: OmniForTraining, rows:
     assert down.median() < 0.5 / ROWS
     assert (across < 1 / COLUMNS).float().mean() > 0.8
     assert (down < 1 / ROWS).float().mean() > 0.8
+
+
+def test_a_recording_begins_and_ends_with_what_stands_for_nothing(model: OmniForTraining) -> None:
+    for end in model.audio.audio.audio_bos_eos_token.weight:
+        assert torch.equal(end, model.llm.model.embed_tokens.weight[BLANK])
 
 
 def test_the_seed_and_the_name_decide(config: ModelConfig) -> None:

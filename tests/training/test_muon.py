@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.muon import MuonAdamW
+from training.muon import Float32Muon, MuonAdamW
 
 
 class Net(nn.Module):
@@ -94,3 +94,25 @@ def test_a_model_of_matrices_alone_has_muon_alone() -> None:
     names = [(name, p) for name, p in net.named_parameters() if "layers" in name and p.ndim == 2]
     (only,) = MuonAdamW(names, lr=1e-3).parts
     assert isinstance(only, torch.optim.Muon)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
+def test_muon_in_float32_makes_torchs_steps(shape: tuple[int, int]) -> None:
+    """But for the rounding of torch's, which multiplies in bfloat16."""
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.full(shape, 0.1)) for _ in range(2))
+    optimizers = [kind([p], lr=0.02) for kind, p in ((Float32Muon, ours), (torch.optim.Muon, theirs))]
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+    assert (ours - 0.1).abs().mean() > 0.005
+    assert optimizers[0].state_dict()["state"][0].keys() == optimizers[1].state_dict()["state"][0].keys()
+
+
+@pytest.mark.parametrize(("bfloat16", "kind"), [(True, torch.optim.Muon), (False, Float32Muon)])
+def test_the_hardware_chooses_the_type(bfloat16: bool, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.muon.trains_in_bfloat16", lambda: bfloat16)
+    assert type(MuonAdamW(Net().named_parameters(), lr=1e-3).parts[1]) is kind

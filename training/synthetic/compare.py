@@ -47,7 +47,11 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
 
 PLACES: dict[Language, tuple[str, str]] = {"en": ("the first", "the second"), "zh": ("第一张", "第二张")}
 ORDINALS: dict[Language, tuple[str, str]] = {"en": ("first", "second"), "zh": ("一", "二")}
-YES_NO: dict[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("是", "不是")}
+YES_NO: dict[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("一样", "不一样")}
+
+SEEN: dict[Language, str] = {"en": "{} and {}: {}", "zh": "{}和{}，{}"}
+"""An answer says first what each picture shows, then what follows from it. Asked for what follows alone, the decoder
+chose at random whatever it was trained on, though it could tell of either picture what it shows."""
 
 
 def compare_example(
@@ -57,76 +61,83 @@ def compare_example(
     drawn: Callable[[Scene], Any] | None = None,
     printed: Callable[..., Any] | None = None,
 ) -> Example:
-    """Two pictures with 3 to 8 turns about them, as many as fit; in a test with one.
+    """Two pictures with up to 6 turns about them, first those that compare, then those about one of them; in a test
+    with one turn.
 
     `drawn` and `printed` draw instead of `draw` and `print_text`.
     """
     kind = rng.randrange(3)
     if kind == 2:
-        numbers, pairs = _numbers(rng, language)
+        numbers, compared, each = _numbers(rng, language)
         pictures: Pictures = tuple((printed or print_text)(rng, number, language, split) for number in numbers)
     else:
-        scenes, pairs = (_single_things if kind else _scenes)(rng, language, split)
+        scenes, compared, each = (_single_things if kind else _scenes)(rng, language)
         pictures = tuple((drawn or draw)(scene) for scene in scenes)
-    rng.shuffle(pairs)
-    count = 1 if split == "test" else rng.randint(3, 8)
-    return Example("compare", language, turns(pairs[:count], image=list(pictures)))
+    rng.shuffle(compared)
+    rng.shuffle(each)
+    pairs = compared[:1] if split == "test" else [*compared, *each][: rng.randint(3, 6)]
+    return Example("compare", language, turns(pairs, image=list(pictures)))
 
 
-def _scenes(rng: random.Random, language: Language, split: Split) -> tuple[list[Scene], list[Pair]]:
-    """Different numbers of shapes; training asks for each number, too."""
+def _scenes(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair], list[Pair]]:
+    """Different numbers of shapes."""
     scenes = [random_scene(rng, count) for count in rng.sample(range(1, 7), 2)]
-    most = 0 if len(scenes[0].things) > len(scenes[1].things) else 1
-    kind = rng.choice(("more", "fewer"))
-    pairs = [(rng.choice(WORDINGS[language][kind]), PLACES[language][most if kind == "more" else 1 - most])]
-    pairs += _shown_in_one(rng, language, scenes)
-    counts = [str(len(scene.things)) for scene in scenes]
-    return scenes, pairs if split == "test" else pairs + _of_each(rng, language, "count", counts)
+    counts = [len(scene.things) for scene in scenes]
+    seen = [str(count) for count in counts]
+    more = counts.index(max(counts))
+    places = PLACES[language]
+    compared = [_compared(rng, language, "more", seen, places[more])]
+    compared += [_compared(rng, language, "fewer", seen, places[1 - more])]
+    return scenes, compared + _shown_in_one(rng, language, scenes), _of_each(rng, language, "count", seen)
 
 
-def _of_each(rng: random.Random, language: Language, kind: str, answers: Sequence[str]) -> list[Pair]:
-    """What there is to know of each picture before they can be compared."""
-    wordings = WORDINGS[language][kind]
-    return [
-        (rng.choice(wordings).format(which=which), answer)
-        for which, answer in zip(ORDINALS[language], answers, strict=True)
-    ]
-
-
-def _single_things(rng: random.Random, language: Language, split: Split) -> tuple[list[Scene], list[Pair]]:
-    """One shape each; shape and colour are each the same half of the time. Training asks for them, too."""
+def _single_things(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair], list[Pair]]:
+    """One shape each; shape and colour are each the same half of the time."""
     first = random_scene(rng, 1)
     shape, colour = first.things[0].shape, first.things[0].colour
     same_shape, same_colour = rng.random() < 0.5, rng.random() < 0.5
     shapes = [s for s in SHAPES if (s == shape) == same_shape]
     colours = [c for c in COLOURS if (c == colour) == same_colour]
     second = random_scene(rng, 1, shapes, colours)
-    pairs = [
-        (rng.choice(WORDINGS[language][kind]), YES_NO[language][0 if same else 1])
-        for kind, same in (("shape", same_shape), ("colour", same_colour))
+    things = [first.things[0], second.things[0]]
+    seen_shapes = [SHAPE_NAMES[language][thing.shape] for thing in things]
+    seen_colours = [COLOUR_NAMES[language][thing.colour] for thing in things]
+    yes, no = YES_NO[language]
+    compared = [
+        _compared(rng, language, "shape", seen_shapes, yes if same_shape else no),
+        _compared(rng, language, "colour", seen_colours, yes if same_colour else no),
     ]
-    if split == "train":
-        things = [first.things[0], second.things[0]]
-        pairs += _of_each(rng, language, "which shape", [SHAPE_NAMES[language][thing.shape] for thing in things])
-        pairs += _of_each(rng, language, "which colour", [COLOUR_NAMES[language][thing.colour] for thing in things])
-    return [first, second], pairs
+    each = _of_each(rng, language, "which shape", seen_shapes) + _of_each(rng, language, "which colour", seen_colours)
+    return [first, second], compared, each
 
 
-def _numbers(rng: random.Random, language: Language) -> tuple[tuple[str, str], list[Pair]]:
+def _numbers(rng: random.Random, language: Language) -> tuple[tuple[str, str], list[Pair], list[Pair]]:
     """Different printed numbers, half of the time with equally many digits."""
     digits = rng.randint(1, 3)
     first = random_number(rng, digits)
     second = first
     while second == first:
         second = random_number(rng, digits if rng.random() < 0.5 else rng.randint(1, 3))
+    seen, places = (first, second), PLACES[language]
     greater = 0 if int(first) > int(second) else 1
-    kind, which = rng.choice(("greater", "smaller")), rng.randrange(2)
-    wordings = WORDINGS[language]
-    pairs = [
-        (rng.choice(wordings[kind]), PLACES[language][greater if kind == "greater" else 1 - greater]),
-        (rng.choice(wordings["number"]).format(which=ORDINALS[language][which]), (first, second)[which]),
+    compared = [
+        _compared(rng, language, "greater", seen, places[greater]),
+        _compared(rng, language, "smaller", seen, places[1 - greater]),
     ]
-    return (first, second), pairs
+    return seen, compared, _of_each(rng, language, "number", seen)
+
+
+def _compared(rng: random.Random, language: Language, kind: str, seen: Sequence[str], verdict: str) -> Pair:
+    return rng.choice(WORDINGS[language][kind]), SEEN[language].format(*seen, verdict)
+
+
+def _of_each(rng: random.Random, language: Language, kind: str, answers: Sequence[str]) -> list[Pair]:
+    """What one of the pictures shows."""
+    wordings = WORDINGS[language][kind]
+    return [
+        (rng.choice(wordings).format(which=which), answer)
+        for which, answer in zip(ORDINALS[language], answers, strict=True)
+    ]
 
 
 def _shown_in_one(rng: random.Random, language: Language, scenes: list[Scene]) -> list[Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -22,7 +23,8 @@ pytestmark = needs_fonts
 def test_answers_are_balanced(language: Language) -> None:
     rng, answers = random.Random(0), Counter[str]()
     for _ in range(800):
-        answers[compare_example(rng, language, "test").conversations[1]["content"]["text"]] += 1
+        answer = compare_example(rng, language, "test").conversations[1]["content"]["text"]
+        answers[re.split(": |，", answer)[-1]] += 1
     for first, second in (PLACES[language], YES_NO[language]):
         assert answers[first] > 60
         assert 0.75 < answers[first] / answers[second] < 1.33
@@ -34,7 +36,7 @@ def test_two_pictures_in_the_first_turn(split: Split) -> None:
         turns = compare_example(random.Random(seed), "en", split).conversations
         assert len(turns[0]["content"]["image"]) == 2
         assert not any("image" in turn["content"] for turn in turns[1:])
-        assert len(turns) == 2 if split == "test" else 4 <= len(turns) <= 16
+        assert len(turns) == 2 if split == "test" else 4 <= len(turns) <= 12
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -55,10 +57,11 @@ def test_answers_are_right(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
     place = PLACES["en"]
     if numbers:
+        seen = " and ".join(numbers)
         if "greater" in question or "larger" in question:
-            return place[int(numbers[1]) > int(numbers[0])]
+            return f"{seen}: {place[int(numbers[1]) > int(numbers[0])]}"
         if "smaller" in question:
-            return place[int(numbers[1]) < int(numbers[0])]
+            return f"{seen}: {place[int(numbers[1]) < int(numbers[0])]}"
         return numbers["second" in question]
     first, second = (scene.things for scene in scenes)
     if "What shape" in question or "Which shape" in question:
@@ -68,12 +71,13 @@ def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
     if "How many" in question:
         return str(len((first, second)["second" in question]))
     if "more" in question:
-        return place[len(second) > len(first)]
+        return f"{len(first)} and {len(second)}: {place[len(second) > len(first)]}"
     if "fewer" in question:
-        return place[len(second) < len(first)]
+        return f"{len(first)} and {len(second)}: {place[len(second) < len(first)]}"
     if "same" in question or "the shape" in question or "the colour" in question:
         kind = "shape" if "shape" in question else "colour"
-        return "yes" if getattr(first[0], kind) == getattr(second[0], kind) else "no"
+        seen = [getattr(thing, kind) for thing in (first[0], second[0])]
+        return f"{seen[0]} and {seen[1]}: {'yes' if seen[0] == seen[1] else 'no'}"
     name = next(shape for shape in SHAPES if shape in question)
     shown = [any(thing.shape == name for thing in things) for things in (first, second)]
     assert sum(shown) == 1
