@@ -29,8 +29,6 @@ SHARPNESS = 2.8  # of a head's attention to its offset: the entries of its query
 VISION_WAVES = (2.0, 0.05)  # the highest and lowest frequency of a place, in radians a patch
 RESAMPLER_SHARPNESS = (1.5, 1.7)  # down and across, as SHARPNESS
 
-WHITENING_FLOOR = 1e-3  # of the largest variance: what is rarer than this is mostly noise
-
 OFFSETS_2D = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (rows, columns) in patches
 OFFSETS_1D = (0, -3, 3, -8, 8)  # in frames of 20 ms
 
@@ -163,23 +161,6 @@ def _local_resampler(config: ModelConfig, drawn: dict[str, torch.Tensor]) -> dic
         "vision.resampler.kv_proj.weight": kv_proj,
         "vision.resampler.attn.in_proj_weight": torch.cat([*projections, value]),
     }
-
-
-@torch.no_grad()
-def whiten_patches(kernel: torch.Tensor, bias: torch.Tensor, patches: torch.Tensor) -> None:
-    """Sets the rows in use of a patch embedding [C, 3, patch, patch] to the principal components of real
-    patches [n, 3 * patch²], each scaled to unit variance.
-
-    Paper and ink differ in brightness far more than two letters do in shape: without this the first
-    layer hands on little else (the first layer of Jordan's airbench94, 2024, is set in the same way).
-    """
-    used = int((kernel.flatten(1) != 0).any(1).sum())
-    centred = (patches - patches.mean(0)).double()
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(patches))
-    values, vectors = values.flip(0)[:used], vectors.flip(1)[:, :used]
-    rows = (vectors / (values + WHITENING_FLOOR * values[0]).sqrt()).T
-    kernel[:used] = rows.view(used, *kernel.shape[1:]).to(kernel)
-    bias[:used] = -(rows @ patches.mean(0).double()).to(bias)
 
 
 def _frequencies(count: int, highest: float, lowest: float) -> torch.Tensor:

@@ -16,7 +16,6 @@ from pipeline.model.vision import PatchedSlice
 from pipeline.processing.image import patchify, slice_image
 from pipeline.processing.tokenizer import Tokenizer
 
-from .initialise import whiten_patches
 from .model import IGNORED, OmniForTraining
 from .sketch import Words
 from .synthetic.dense import COLOURS, WHAT, dense_example
@@ -28,6 +27,7 @@ from .synthetic.scene import draw, random_scene
 from .synthetic.sketching import thing_words
 from .token_head import NEARNESS, TokenHead, best_path, token_ids
 from .vision_labels import UNITS, letters, place_labels
+from .whitening import whiten_patches
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2

@@ -10,7 +10,7 @@ from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 from pipeline.model.vision import sincos_2d
 from training.default_model import CONFIG, PREPROCESSOR
-from training.initialise import OFFSETS_1D, OFFSETS_2D, initial_weights, whiten_patches
+from training.initialise import OFFSETS_1D, OFFSETS_2D, initial_weights
 from training.initialise_decoder import BLANK
 from training.model import OmniForTraining
 from training.sketch import COLUMNS, ROWS
@@ -95,18 +95,3 @@ def test_the_seed_and_the_name_decide(config: ModelConfig) -> None:
     differing = {name for name, tensor in first.items() if not torch.equal(tensor, other[name])}
     assert {"llm.model.embed_tokens.weight", "vision.resampler.proj", "audio.audio.conv1.weight"} <= differing
     assert not torch.equal(*(first[f"llm.model.layers.{layer}.mlp.up_proj.weight"] for layer in (0, 1)))
-
-
-def test_patches_are_whitened() -> None:
-    """Real patches are mostly brightness; behind the first layer each component has the same variance."""
-    torch.manual_seed(0)
-    mixing = torch.randn(12, 12) * torch.logspace(0, -1, 12)[:, None]
-    patches = torch.randn(4000, 12) @ mixing + 3
-    kernel, bias = torch.randn(8, 3, 2, 2), torch.zeros(8)
-    kernel[6:] = 0  # rows that carry the place
-    whiten_patches(kernel, bias, patches)
-    seen = patches @ kernel.flatten(1).T + bias
-    torch.testing.assert_close(seen[:, :6].mean(0), torch.zeros(6), rtol=0, atol=1e-3)
-    torch.testing.assert_close(seen[:, :6].T.cov(), torch.eye(6), rtol=0, atol=0.02)
-    assert not kernel[6:].any()
-    assert not bias[6:].any()

@@ -9,7 +9,7 @@ from typing import Any
 from .example import Example, Language, Split, turns
 from .lettering import print_text, random_number
 from .scene import COLOURS, Scene, draw, random_scene
-from .scene_questions import COLOUR_NAMES, SHAPE_NAMES, SHAPES_ZH, a_or_an
+from .scene_wordings import COLOUR_NAMES, SHAPE_NAMES, SHAPES_ZH, a_or_an
 from .shapes import SHAPES
 
 Pair = tuple[str, str]

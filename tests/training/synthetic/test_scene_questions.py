@@ -11,16 +11,8 @@ import pytest
 
 from training.synthetic.example import Language, Split
 from training.synthetic.scene import COLOURS, Scene, random_scene
-from training.synthetic.scene_questions import (
-    CELLS_EN,
-    SHAPES_ZH,
-    SPOKEN_WORDS_EN,
-    Pair,
-    many_questions,
-    plural,
-    questions,
-    scene_example,
-)
+from training.synthetic.scene_questions import Pair, many_questions, questions, scene_example
+from training.synthetic.scene_wordings import CELLS_EN, SHAPES_ZH, SPOKEN_WORDS_EN, plural
 from training.synthetic.shapes import SHAPES
 
 SHAPE = "|".join(SHAPES)

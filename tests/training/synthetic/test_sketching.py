@@ -9,7 +9,7 @@ import pytest
 from training.sketch import COLUMNS, ROWS, PictureSketch, SpeechSketch
 from training.synthetic.example import Language
 from training.synthetic.scene import Scene, random_scene
-from training.synthetic.scene_questions import COLOURS_ZH
+from training.synthetic.scene_wordings import COLOURS_ZH
 from training.synthetic.sketching import (
     ACROSS,
     DOWN,
