@@ -94,8 +94,8 @@ def _assemble(start: Path, parts: Path) -> Path:
 
 
 def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
-    """One mixture of tasks. `everything` trains all parts, else the language model alone; the token embeddings stay as
-    they were drawn: the encoders learn to give them, and may do so meanwhile."""
+    """One mixture of tasks for the language model, and for the parts of the encoders that the stage `tunes`. The token
+    embeddings stay as they were drawn: the encoders learn to give them."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
     data = DataArguments(
         checkpoint=str(start),
@@ -104,8 +104,7 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
         encoder_share=stage.get("encoder_share", 1.0),
         ema_decay=stage["ema_decay"],
     )
-    switches = ("vision_encoder", "vision_proj", "audio_encoder", "audio_proj")
-    tuning = TuningArguments(tune_embeddings=False, **{f"tune_{part}": stage["everything"] for part in switches})
+    tuning = TuningArguments(tune_embeddings=False, **{f"tune_{part}": True for part in stage["tunes"]})
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     size = training.max_steps * training.per_device_train_batch_size
     world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))

@@ -14,10 +14,10 @@ from torch import nn
 
 from pipeline.processing.tokenizer import Tokenizer
 
-SHARPNESS = 8.0
+SHARPNESS = 16.0
 """The score of an embed that is its token's embedding; others' are near 0."""
 
-NEARNESS = 0.3
+NEARNESS = 0.5
 """Weight of the distance between embeds and the token embeddings that they stand for."""
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from pipeline import Omni
 from training.recipe import run
 from training.synthetic.world import example
+from training.tuning import part_of
 
 from .synthetic.needs_fonts import needs_fonts
 
@@ -21,22 +22,25 @@ pytestmark = [needs_fonts, pytest.mark.timeout(600)]
 
 
 def recipe(file: Path, last_stage_steps: int) -> Path:
-    def stage(name: str, tasks: dict[str, float], steps: int, everything: bool, dtype: str) -> dict[str, Any]:
+    def stage(name: str, tasks: dict[str, float], steps: int, tunes: list[str], dtype: str) -> dict[str, Any]:
         training = {
             "max_steps": steps, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
             "logging_steps": 1, "dataloader_num_workers": 0,
         }  # fmt: skip
         return {
-            "name": name, "tasks": tasks, "everything": everything, "ema_decay": 0.9, "save_dtype": dtype,
+            "name": name, "tasks": tasks, "tunes": tunes, "ema_decay": 0.9, "save_dtype": dtype,
             "training": training,
         }  # fmt: skip
 
     options = {"steps": 2, "batch": 2, "workers": 0, "held-out": 2}
-    language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, False, "float32")
-    world = stage("world", {"speech": 1.0, "shapes": 1.0}, last_stage_steps, True, "bfloat16")
+    media = {"speech": 1.0, "shapes": 1.0}
+    language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, [], "float32")
+    listening = stage("listening", media, 2, ["vision_proj", "audio_proj"], "float32") | {"encoder_share": 0.25}
+    encoders = ["vision_encoder", "vision_proj", "audio_encoder", "audio_proj"]
+    world = stage("world", media, last_stage_steps, encoders, "bfloat16")
     parts = {"language": language, "vision": options, "audio": options}
     rounds = [{"name": "first", **parts}, {"name": "again", **parts}]
-    file.write_text(yaml.safe_dump({"seed": 3, "apart": rounds, "together": [world]}))
+    file.write_text(yaml.safe_dump({"seed": 3, "apart": rounds, "together": [listening, world]}))
     return file
 
 
@@ -53,6 +57,19 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
         kept = {name for name, tensor in before_round.items() if torch.equal(tensor.float(), after_round[name])}
         assert "llm.model.embed_tokens.weight" in kept  # the three parts have learnt to speak of the same
         assert not any("self_attn.q_proj" in name or "attn.query.weight" in name for name in kept)
+
+    apart, listened, whole = (
+        load_file(path / "model.safetensors") for path in (made[-1], tmp_path / "listening", first)
+    )
+    changed = {part_of(name) for name, tensor in apart.items() if not torch.equal(tensor, listened[name])}
+    assert changed == {"tune_llm", "tune_vision_proj", "tune_audio_proj"}
+    changed = {part_of(name) for name, tensor in listened.items() if not torch.equal(tensor.bfloat16(), whole[name])}
+    assert changed == {
+        f"tune_{part}" for part in ("llm", "vision_encoder", "vision_proj", "audio_encoder", "audio_proj")
+    }
+    saved = torch.load(tmp_path / "listening" / "checkpoint-2" / "optimizer.pt")
+    rates = {group["initial_lr"] for group in saved["parts"][0]["param_groups"]}
+    assert rates == {1e-3, 0.25e-3}  # of the language model, and the encoders' share
 
     again = run(recipe(file, 3), tmp_path)  # goes on in the last stage, and leaves the parts alone
     assert [(part / "model.safetensors").stat().st_mtime_ns for part in parts] == before
