@@ -104,7 +104,8 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
         encoder_share=stage.get("encoder_share", 1.0),
         ema_decay=stage["ema_decay"],
     )
-    tuning = TuningArguments(tune_embeddings=False, **{f"tune_{part}": True for part in stage["tunes"]})
+    switches: dict[str, Any] = {f"tune_{part}": True for part in stage["tunes"]}
+    tuning = TuningArguments(tune_embeddings=False, **switches)
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     size = training.max_steps * training.per_device_train_batch_size
     world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))

@@ -33,7 +33,7 @@ def recipe(file: Path, last_stage_steps: int) -> Path:
         }  # fmt: skip
 
     options = {"steps": 2, "batch": 2, "workers": 0, "held-out": 2}
-    media = {"speech": 1.0, "shapes": 1.0}
+    media = {"spoken": 1.0}  # a picture and speech in every example
     language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, [], "float32")
     listening = stage("listening", media, 2, ["vision_proj", "audio_proj"], "float32") | {"encoder_share": 0.25}
     encoders = ["vision_encoder", "vision_proj", "audio_encoder", "audio_proj"]
