@@ -53,6 +53,11 @@ SEEN: dict[Language, str] = {"en": "{} and {}: {}", "zh": "{}和{}，{}"}
 """An answer says first what each picture shows, then what follows from it. Asked for what follows alone, the decoder
 chose at random whatever it was trained on, though it could tell of either picture what it shows."""
 
+TOLD: dict[Language, str] = {
+    "en": "The first picture shows {}, the second {}. {}",
+    "zh": "第一张图片是{}，第二张图片是{}。{}",
+}
+
 
 def compare_example(
     rng: random.Random,
@@ -77,6 +82,33 @@ def compare_example(
     rng.shuffle(each)
     pairs = compared[:1] if split == "test" else [*compared, *each][: rng.randint(3, 6)]
     return Example("compare", language, turns(pairs, image=list(pictures)))
+
+
+def judged_example(rng: random.Random, language: Language, split: Split) -> Example:
+    """What each of two pictures shows is told in words, and what follows is asked; 3 to 6 turns of it. So the
+    verdicts are learnt from many more pairs than could be shown."""
+    pairs = []
+    for _ in range(rng.randint(3, 6)):
+        kind, seen, verdict = _judged(rng, language)
+        question, answer = _compared(rng, language, kind, seen, verdict)
+        pairs.append((TOLD[language].format(*seen, question), answer))
+    return Example("compare", language, turns(pairs))
+
+
+def _judged(rng: random.Random, language: Language) -> tuple[str, Sequence[str], str]:
+    """(kind of question, what each picture shows, the verdict)."""
+    if rng.random() < 0.6:
+        few = rng.random() < 0.5
+        counts = rng.sample(range(1, 7), 2)
+        numbers = [str(count) for count in counts] if few else _two_numbers(rng)
+        least = rng.random() < 0.5
+        kind = ("fewer" if least else "more") if few else ("smaller" if least else "greater")
+        greater = 0 if int(numbers[0]) > int(numbers[1]) else 1
+        return kind, numbers, PLACES[language][1 - greater if least else greater]
+    kind, names = rng.choice((("shape", SHAPE_NAMES[language]), ("colour", COLOUR_NAMES[language])))
+    first, other = rng.sample(sorted(names.values()), 2)
+    same = rng.random() < 0.5
+    return kind, (first, first if same else other), YES_NO[language][0 if same else 1]
 
 
 def _scenes(rng: random.Random, language: Language) -> tuple[list[Scene], list[Pair], list[Pair]]:
@@ -113,18 +145,22 @@ def _single_things(rng: random.Random, language: Language) -> tuple[list[Scene],
 
 def _numbers(rng: random.Random, language: Language) -> tuple[tuple[str, str], list[Pair], list[Pair]]:
     """Different printed numbers, half of the time with equally many digits."""
-    digits = rng.randint(1, 3)
-    first = random_number(rng, digits)
-    second = first
-    while second == first:
-        second = random_number(rng, digits if rng.random() < 0.5 else rng.randint(1, 3))
-    seen, places = (first, second), PLACES[language]
-    greater = 0 if int(first) > int(second) else 1
+    seen, places = _two_numbers(rng), PLACES[language]
+    greater = 0 if int(seen[0]) > int(seen[1]) else 1
     compared = [
         _compared(rng, language, "greater", seen, places[greater]),
         _compared(rng, language, "smaller", seen, places[1 - greater]),
     ]
     return seen, compared, _of_each(rng, language, "number", seen)
+
+
+def _two_numbers(rng: random.Random) -> tuple[str, str]:
+    digits = rng.randint(1, 3)
+    first = random_number(rng, digits)
+    second = first
+    while second == first:
+        second = random_number(rng, digits if rng.random() < 0.5 else rng.randint(1, 3))
+    return first, second
 
 
 def _compared(rng: random.Random, language: Language, kind: str, seen: Sequence[str], verdict: str) -> Pair:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ..features import Features, Featuriser
 from .arithmetic import sum_example
-from .compare import compare_example
+from .compare import compare_example, judged_example
 from .copying import copy_example
 from .dictation import spoken_example, transcription_example
 from .example import Example, Generator, Language, Split
@@ -50,6 +50,7 @@ SKETCHED: dict[str, Generator] = {
 
 TRAINING_ONLY: dict[str, Generator] = {
     "told": told_example,
+    "judged": judged_example,
     **{f"sketched {task}": generator for task, generator in SKETCHED.items()},
 }
 

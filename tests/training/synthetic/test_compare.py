@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from training.synthetic import compare as module
-from training.synthetic.compare import PLACES, YES_NO, compare_example
+from training.synthetic.compare import PLACES, WORDINGS, YES_NO, compare_example, judged_example
 from training.synthetic.example import Language, Split
 from training.synthetic.scene import Scene, draw
 from training.synthetic.shapes import SHAPES
@@ -82,3 +82,29 @@ def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
     shown = [any(thing.shape == name for thing in things) for things in (first, second)]
     assert sum(shown) == 1
     return place[shown[1]]
+
+
+TOLD_IN = {"en": "shows (.+), the second (.+?)[.] ", "zh": "是(.+)，第二张图片是(.+?)。"}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_verdicts_on_what_is_told_are_right_and_balanced(language: Language) -> None:
+    rng, verdicts = random.Random(1), Counter[str]()
+    for _ in range(150):
+        turns = judged_example(rng, language, "train").conversations
+        assert 6 <= len(turns) <= 12
+        for asked, told in zip(turns[::2], turns[1::2], strict=True):
+            question, answer = asked["content"]["text"], told["content"]["text"]
+            first, second, verdict = re.split(" and |: |和|，", answer)
+            found = re.search(TOLD_IN[language], question)
+            assert found
+            assert found.groups() == (first, second)
+            (kind,) = (kind for kind, wordings in WORDINGS[language].items() if question[found.end() :] in wordings)
+            if kind in ("shape", "colour"):
+                assert verdict == YES_NO[language][first != second]
+            else:
+                first_is_asked_for = (int(first) > int(second)) == (kind in ("more", "greater"))
+                assert verdict == PLACES[language][not first_is_asked_for]
+            verdicts[verdict] += 1
+    for one, other in (PLACES[language], YES_NO[language]):
+        assert 0.75 < verdicts[one] / verdicts[other] < 1.33
