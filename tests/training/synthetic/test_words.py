@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from training.synthetic import scene_questions
+from training.synthetic import scene_questions, scene_wordings
 from training.synthetic.scene import random_scene
 from training.synthetic.words import (
     CTC_UNITS,
@@ -51,8 +51,8 @@ def test_an_unknown_unit_is_named():
 
 
 def test_questions_about_pictures_can_be_written_in_units():
-    assert set(CTC_UNITS) >= scene_questions.SPOKEN_WORDS_EN
-    for wordings in scene_questions.WORDINGS["zh"].values():
+    assert set(CTC_UNITS) >= scene_wordings.SPOKEN_WORDS_EN
+    for wordings in scene_wordings.WORDINGS["zh"].values():
         for wording in wordings:
             ctc_targets(re.sub(r"{\w+}", "", wording), "zh")
     rng = random.Random(1)
