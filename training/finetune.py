@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from pipeline.config import ImageProcessorConfig, ModelConfig
@@ -25,11 +26,12 @@ from .arguments import DataArguments, FinetuneArguments, parse
 from .collator import collate
 from .dataset import Mixture, RecordDataset, prepare
 from .features import Featuriser
-from .model import OmniForTraining
+from .model import OmniForTraining, training_attention
 from .muon import MuonAdamW
 from .records import read_records
+from .resuming import resume_from
 from .saving import save_released
-from .trainer import ExponentialAverage, OmniTrainer, last_checkpoint
+from .trainer import ExponentialAverage, OmniTrainer
 from .tuning import TuningArguments, apply_tuning, released_tensors, save_adapters
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,15 @@ def train_on(
     """Trains on any datasets of Features, and saves."""
     if training.deepspeed and (data.muon or data.ema_decay):
         raise MegrezError("muon and ema_decay need whole tensors in each process; DeepSpeed has pieces of them")
-    model = OmniForTraining.from_pretrained(_checkpoint(data), attention=data.attention)
+    if training.n_gpu > 1:
+        raise MegrezError(
+            f"one process sees {training.n_gpu} GPUs: start one a GPU with torchrun --nproc_per_node {training.n_gpu}, "
+            "or choose one with CUDA_VISIBLE_DEVICES"
+        )
+    last = resume_from(data, tuning, training)
+    dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
+    kernel = training_attention(data.attention, training.device, dtype)
+    model = OmniForTraining.from_pretrained(_checkpoint(data), kernel)
     apply_tuning(model, tuning)
     if held is not None and training.eval_strategy == "no":
         training.eval_strategy = training.save_strategy
@@ -84,8 +94,6 @@ def train_on(
         callbacks=[average] if average else None,
         optimizers=(optimizer, None),
     )
-    output = Path(training.output_dir)
-    last = last_checkpoint(output) if training.resume else None
     if last:
         log.info("going on from %s", last)
     metrics = dict(trainer.train(resume_from_checkpoint=str(last) if last else None).metrics)

@@ -54,16 +54,17 @@ class OmniForTraining(nn.Module):
         )
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *, device: str = "cpu", attention: str = "auto") -> OmniForTraining:
-        """A checkpoint in the released layout, its weights in float32. Raises CheckpointError."""
-        config, target = ModelConfig.from_pretrained(path), torch.device(device)
-        kernel = training_attention(attention, target)
+    def from_pretrained(cls, path: str | Path, attention: Attention | None = None) -> OmniForTraining:
+        """A checkpoint in the released layout, its weights in float32 and on the CPU: a trainer moves or shares them
+        out. `attention` is of the device that it will compute on, else the CPU's. Raises CheckpointError."""
+        config, cpu = ModelConfig.from_pretrained(path), torch.device("cpu")
+        kernel = attention or training_attention("auto", cpu, torch.float32)
         builders = (
             lambda: DecoderModel(config.decoder, kernel),
             lambda: VisionModel(config.vision, kernel),
             lambda: AudioModel(config.audio, kernel),
         )
-        stages: Any = [load_stage(build, path, dtype=torch.float32, device=target) for build in builders]
+        stages: Any = [load_stage(build, path, dtype=torch.float32, device=cpu) for build in builders]
         return cls(config, *stages).requires_grad_(True)
 
     def forward(
@@ -129,20 +130,29 @@ class OmniForTraining(nn.Module):
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     def _unused(self, media: Mapping[str, Any]) -> torch.Tensor | float:
-        """Zero, but with a gradient to a trained encoder that this batch didn't use: when several
-        processes train together, each must bring a gradient for every parameter."""
-        absent = [
-            stage for stage, used in ((self.vision, len(media["slice_sizes"])), (self.audio, media["mels"])) if not used
-        ]
-        trained = [p for stage in absent for p in stage.parameters() if p.requires_grad]
-        return sum((p.sum() * 0.0 for p in trained), 0.0)
+        """Zero, from an encoder that this batch didn't use and that looked at nothing: when several processes train
+        together, each must bring a gradient for every parameter, and under ZeRO-3 take its part in gathering them."""
+        device = self.llm.model.embed_tokens.weight.device
+        unused: list[torch.Tensor] = []
+        if not len(media["slice_sizes"]) and _takes_part(self.vision):
+            patch = torch.zeros(1, 3 * self.model_config.image_processor.patch_size**2, device=device)
+            unused += self.vision([PatchedSlice(patch, 1, 1)])
+        if not media["mels"] and _takes_part(self.audio):
+            unused += self.audio([torch.zeros(self.model_config.audio.n_mels, 4, device=device)])
+        return sum((embeds.sum() * 0.0 for embeds in unused), 0.0)
 
 
-def training_attention(name: str, device: torch.device) -> Attention:
-    """'auto' is flash-attn on CUDA where it is installed, else products that autocast can speed up."""
+def training_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
+    """The kernel for products of `dtype` on `device`. 'auto' is flash-attn on CUDA where it is installed and dtype is
+    half, torch's otherwise; and on a CPU products that autocast can speed up."""
     if name == "auto" and device.type == "cpu":
         return MatmulAttention()
-    return make_attention(name, device, torch.bfloat16)
+    return make_attention(name, device, dtype)
+
+
+def _takes_part(stage: nn.Module) -> bool:
+    """A frozen stage is only needed where processes may share its tensors out."""
+    return torch.distributed.is_initialized() or any(p.requires_grad for p in stage.parameters())
 
 
 def _slices(patches: torch.Tensor, sizes: torch.Tensor) -> list[PatchedSlice]:

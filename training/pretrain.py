@@ -21,7 +21,7 @@ from pipeline.processing.tokenizer import Tokenizer
 
 from .audio_words import AudioWords
 from .hardware import trains_in_bfloat16
-from .model import OmniForTraining
+from .model import OmniForTraining, training_attention
 from .muon import MuonAdamW
 from .synthetic.generated import Generated
 from .trainer import last_checkpoint
@@ -48,7 +48,6 @@ def pretrain(
     `again`: the checkpoint's encoder is trained already, and gets the hardest examples from the first step on.
     """
     torch.manual_seed(seed)
-    model = TASKS[task](OmniForTraining.from_pretrained(checkpoint), Tokenizer(checkpoint))
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=steps,
@@ -70,6 +69,8 @@ def pretrain(
         report_to=["tensorboard"],
         seed=seed,
     )
+    kernel = training_attention("auto", arguments.device, torch.bfloat16 if arguments.bf16 else torch.float32)
+    model = TASKS[task](OmniForTraining.from_pretrained(checkpoint, kernel), Tokenizer(checkpoint))
     last = last_checkpoint(output)
     if last is None and not again:
         model.prepare(seed)

@@ -45,8 +45,13 @@ class ByLength(LengthGroupedSampler):
 
 def last_checkpoint(output: Path) -> Path | None:
     """The latest that was written to its end, where the trainer's state is last: a run may be killed while it saves."""
-    whole = [file.parent for file in output.glob("checkpoint-[0-9]*/trainer_state.json")]
+    whole = [path for path in checkpoints(output) if (path / "trainer_state.json").exists()]
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def checkpoints(output: Path) -> list[Path]:
+    """Those that a run has left on its way, and one that it was just saving."""
+    return [path for path in output.glob("checkpoint-[0-9]*") if path.is_dir()]
 
 
 class ExponentialAverage(TrainerCallback):

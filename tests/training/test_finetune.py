@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.omni import Omni
+from training.arguments import FinetuneArguments
 from training.finetune import main
 from training.trainer import EMA_FILE
 
@@ -139,3 +140,12 @@ def test_nothing_is_trained_when_something_is_wrong(tiny_path: Path, tmp_path: P
         assert str(caught.value).startswith("error: ")
         assert said in str(caught.value)
     assert not (tmp_path / "output").exists()
+
+
+def test_one_process_never_drives_several_gpus(
+    tiny_path: Path, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library would cut packed batches to pieces."""
+    monkeypatch.setattr(FinetuneArguments, "n_gpu", 2)
+    with pytest.raises(SystemExit, match="torchrun --nproc_per_node 2"):
+        main(words(checkpoint=tiny_path, train_files=varied, output_dir=tmp_path / "output"))

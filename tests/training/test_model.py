@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+from pipeline.model.attention import FlashAttention, TorchAttention
 from pipeline.omni import Omni, Segment
+from training.attention import MatmulAttention
 from training.collator import collate
 from training.features import Features, Featuriser, listed
-from training.model import IGNORED, OmniForTraining
+from training.model import IGNORED, OmniForTraining, training_attention
 
 from .tiny import Turn, assistant, tone, user
 
@@ -162,3 +168,39 @@ def test_a_frozen_encoder_without_media_gets_none(features: dict[str, Features],
     model.vision.requires_grad_(False)
     model(**collate([features["text"]]))["loss"].backward()
     assert all(parameter.grad is None for parameter in model.vision.parameters())
+
+
+def test_a_frozen_encoder_takes_part_where_processes_may_share_it_out(
+    features: dict[str, Features], model: OmniForTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    model.vision.requires_grad_(False)
+    seen: list[nn.Module] = []
+    for stage in (model.vision, model.audio):
+        stage.register_forward_hook(lambda module, *_: seen.append(module))
+    for name in CONVERSATIONS:
+        model(**collate([features[name]]))
+    assert {seen.count(model.vision), seen.count(model.audio)} == {len(CONVERSATIONS)}
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "dtype", "expected"),
+    [
+        ("auto", "cpu", torch.bfloat16, MatmulAttention),
+        ("torch", "cpu", torch.float32, TorchAttention),
+        ("auto", "cuda", torch.float32, TorchAttention),
+        ("auto", "cuda", torch.bfloat16, FlashAttention),
+        ("flash", "cuda", torch.bfloat16, FlashAttention),
+    ],
+)
+def test_attention_fits_where_it_computes(
+    name: str, device: str, dtype: torch.dtype, expected: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
+    assert type(training_attention(name, torch.device(device), dtype)) is expected
+
+
+def test_auto_is_torchs_on_cuda_without_flash_attn() -> None:
+    if find_spec("flash_attn"):
+        pytest.skip("flash-attn is installed")
+    assert type(training_attention("auto", torch.device("cuda"), torch.bfloat16)) is TorchAttention

@@ -1,0 +1,59 @@
+"""A run goes on with the settings that it began with, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.finetune import main
+
+from .runs import run, words, write_varied
+from .tiny import assistant, user, write_records
+
+STEPS: dict[str, Any] = {"max_steps": 2, "save_steps": 1}
+
+
+@pytest.fixture
+def varied(tmp_path: Path) -> Path:
+    return write_varied(tmp_path, 6)
+
+
+def test_other_settings_or_records_are_refused_and_named(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    run(tiny_path, varied, output, **STEPS)
+    before = (output / "model.safetensors").read_bytes()
+    other = write_records(tmp_path / "other.jsonl", [[user("x"), assistant("y")]])
+    for changed, named in (
+        ({"learning_rate": 1e-2}, "(learning_rate)"),
+        ({"tune_audio_proj": True, "seed": 5}, "(seed, tune_audio_proj)"),
+        ({"train_files": other}, "(train_files)"),
+    ):
+        options = {"checkpoint": tiny_path, "train_files": varied, "output_dir": output, **STEPS, **changed}
+        with pytest.raises(SystemExit) as caught:
+            main(words(**options))
+        assert f"{output} holds a run that was begun with other settings {named}" in str(caught.value)
+        assert "--resume false" in str(caught.value)
+    assert (output / "model.safetensors").read_bytes() == before
+
+
+def test_it_may_go_on_for_longer_and_be_saved_otherwise(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    run(tiny_path, varied, tmp_path / "output", **STEPS)
+    moved = varied.rename(tmp_path / "moved.jsonl")
+    options = STEPS | {"max_steps": 3, "save_dtype": "bfloat16"}
+    assert len(run(tiny_path, moved, tmp_path / "output", **options)) == 3
+
+
+def test_what_begins_anew_leaves_nothing_of_the_old_run(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """An older run's later checkpoint would be taken for the new one's."""
+    output = tmp_path / "output"
+    run(tiny_path, varied, output, **STEPS)
+    run(tiny_path, varied, output, max_steps=1, save_steps=1, resume=False, learning_rate=1e-2)
+    assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-1"]
+    assert len(run(tiny_path, varied, output, max_steps=2, save_steps=1, learning_rate=1e-2)) == 2
+
+
+def test_a_run_never_writes_over_what_it_starts_from(tiny_path: Path, varied: Path) -> None:
+    with pytest.raises(SystemExit, match="is the checkpoint to start from; choose another"):
+        main(words(checkpoint=tiny_path, train_files=varied, output_dir=tiny_path, **STEPS))

@@ -1,0 +1,80 @@
+"""A run goes on from its last checkpoint, and only with the settings that it began with."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import MegrezError
+
+from .arguments import DataArguments, FinetuneArguments
+from .trainer import checkpoints, last_checkpoint
+from .tuning import TuningArguments
+
+log = logging.getLogger(__name__)
+
+SETTINGS_FILE = "settings.yaml"
+
+TRAINER_SETTINGS = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "train_sampling_strategy",
+    "seed",
+)
+"""What of the trainer's must not change on the way. How long it goes on may."""
+
+FILES = ("train_files", "eval_files")
+FREE = ("save_dtype", "attention", "media_root")
+"""What of ours may change: it says how, not what is learnt."""
+
+
+def resume_from(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Path | None:
+    """The checkpoint in `output_dir` to go on from, if any. With `resume` off, those that are there are removed.
+
+    Raises MegrezError if the run there was begun with other settings or records: going on would mix the two.
+    """
+    output = Path(training.output_dir)
+    if data.checkpoint and output.resolve() == Path(data.checkpoint).resolve():
+        raise MegrezError(f"output_dir {output} is the checkpoint to start from; choose another")
+    last, file = last_checkpoint(output), output / SETTINGS_FILE
+    if last and not training.resume:
+        if training.should_save:
+            log.info("removing the checkpoints of an earlier run in %s", output)
+            for old in checkpoints(output):
+                shutil.rmtree(old)
+        last = None
+    settings = _settings(data, tuning, training)
+    if last and file.exists():
+        begun = yaml.safe_load(file.read_text("utf-8"))
+        other = sorted(name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name))
+        if other:
+            raise MegrezError(
+                f"{output} holds a run that was begun with other settings ({', '.join(other)}): "
+                "choose another output_dir, or begin anew with --resume false"
+            )
+    elif training.should_save:
+        output.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return last
+
+
+def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> dict[str, Any]:
+    """Files of records are known by what they hold, wherever they lie."""
+    settings = {name: value for name, value in (asdict(data) | asdict(tuning)).items() if name not in FREE}
+    for name in FILES:
+        settings[name] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in settings[name]]
+    settings["checkpoint"] = str(Path(data.checkpoint).resolve())
+    values = {name: getattr(training, name) for name in TRAINER_SETTINGS}
+    return settings | {n: v if isinstance(v, int | float) else str(getattr(v, "value", v)) for n, v in values.items()}
