@@ -55,7 +55,7 @@ def prepare(
     for record in tqdm(chosen, desc="checking records", unit="record", disable=len(chosen) < 100):
         try:
             length = len(featurise(record.conversations).input_ids)
-        except (MegrezError, OSError) as error:
+        except MegrezError as error:
             problems.append(f"{record.where}: {error}")
             continue
         if length > model_max_length:

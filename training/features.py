@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from pipeline.config import ImageProcessorConfig, ModelConfig
-from pipeline.errors import InvalidRequest
+from pipeline.errors import InvalidMedia, InvalidRequest
 from pipeline.processing import audio as audio_processing
 from pipeline.processing import image as image_processing
 from pipeline.processing.chat import build_prompt
@@ -63,7 +64,7 @@ class Featuriser:
         media: list[MediaEmbeds] = []
         sketches: dict[int, list[Words]] = {}  # by medium: the words at each of its embeds
         messages: list[Message] = []
-        for turn in conversations:
+        for number, turn in enumerate(conversations):
             content = turn["content"]
             content = {"text": content} if isinstance(content, str) else content
             first = len(media)
@@ -72,7 +73,8 @@ class Featuriser:
                     media.append(ImageEmbeds(_shape(len(source.slices), self.config.vision.query_num), source.grid))
                     sketches[len(media) - 1] = [words for piece in source.slices for words in piece]
                     continue
-                sliced = image_processing.slice_image(_picture(source), self.image)
+                with _told(number, "image", source):
+                    sliced = image_processing.slice_image(_picture(source), self.image)
                 for picture in sliced.slices:
                     values, rows, columns = image_processing.patchify(picture, self.image.patch_size)
                     patches.append(values)
@@ -84,9 +86,9 @@ class Featuriser:
                     media.append(AudioEmbeds(_shape(len(source.embeds) + 2), (len(source.embeds) + 2,)))
                     sketches[len(media) - 1] = [(), *source.embeds, ()]
                     continue
-                spans = [
-                    audio_processing.log_mel(part, self.config.audio_processor) for part in self._stretches(source)
-                ]
+                with _told(number, "audio", source):
+                    stretches = self._stretches(source)
+                spans = [audio_processing.log_mel(part, self.config.audio_processor) for part in stretches]
                 mels += spans
                 tokens = tuple(self._span(mel.shape[1] // 2) for mel in spans)
                 media.append(AudioEmbeds(_shape(sum(tokens)), tokens))
@@ -155,6 +157,16 @@ def listed(value: Any) -> list[Any]:
     if value is None or (isinstance(value, str) and not value):
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+@contextmanager
+def _told(turn: int, kind: str, source: Any) -> Iterator[None]:
+    """Errors say which medium it was."""
+    try:
+        yield
+    except (InvalidMedia, OSError) as error:
+        file = f"{source}: " if isinstance(source, str | Path) else ""
+        raise InvalidMedia(f"conversations[{turn}].content.{kind}: {file}{error}") from error
 
 
 def _picture(source: Any) -> Image.Image:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from pipeline.config import ImageProcessorConfig, ModelConfig
 from pipeline.errors import MegrezError
-from pipeline.model.weights import torch_dtype
+from pipeline.model.weights import torch_dtype, unused_tensors
 
 from .arguments import DataArguments, FinetuneArguments, parse
 from .collator import collate
@@ -28,7 +28,7 @@ from .dataset import Mixture, RecordDataset, prepare
 from .features import Featuriser
 from .model import OmniForTraining, training_attention
 from .muon import MuonAdamW
-from .records import read_records
+from .records import DataError, read_records
 from .resuming import resume_from
 from .saving import save_released
 from .trainer import ExponentialAverage, OmniTrainer
@@ -46,11 +46,11 @@ def finetune(data: DataArguments, tuning: TuningArguments, training: FinetuneArg
     if not data.train_files:
         raise MegrezError("train_files names no file to train on")
     weights = data.train_weights or [1.0] * len(data.train_files)
-    train = Mixture([_records(file, data, featurise) for file in data.train_files], weights, training.seed)
+    files = _records([*data.train_files, *data.eval_files], data, featurise)
+    train = Mixture(files[: len(data.train_files)], weights, training.seed)
     held: Dataset | None = None
     if data.eval_files:
-        files = [_records(file, data, featurise) for file in data.eval_files]
-        held = Mixture(files, [1.0] * len(files), training.seed)
+        held = Mixture(files[len(data.train_files) :], [1.0] * len(data.eval_files), training.seed)
     elif data.eval_share:
         train, held = train.split(data.eval_share, training.seed)
     log.info("%d examples to train on, %d tokens", len(train), sum(train.lengths))
@@ -68,11 +68,11 @@ def train_on(
             f"one process sees {training.n_gpu} GPUs: start one a GPU with torchrun --nproc_per_node {training.n_gpu}, "
             "or choose one with CUDA_VISIBLE_DEVICES"
         )
-    last = resume_from(data, tuning, training)
     dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
     kernel = training_attention(data.attention, training.device, dtype)
     model = OmniForTraining.from_pretrained(_checkpoint(data), kernel)
     apply_tuning(model, tuning)
+    last = resume_from(data, tuning, training)
     if held is not None and training.eval_strategy == "no":
         training.eval_strategy = training.save_strategy
         training.eval_steps = training.save_steps
@@ -121,7 +121,7 @@ def save(
         chosen = image_processor(data)
         preprocessor = {"max_slice_nums": chosen.max_slice_nums, "scale_resolution": chosen.scale_resolution}
         dtype = torch_dtype(data.save_dtype)
-        tensors = released_tensors(model, state)
+        tensors = unused_tensors(model.vision, _checkpoint(data)) | released_tensors(model, state)
         save_released(_checkpoint(data), output, tensors, dtype=dtype, preprocessor=preprocessor)
         if tuning.use_lora:
             save_adapters(model, state, tuning, _checkpoint(data), output / "adapter")
@@ -142,11 +142,21 @@ def _checkpoint(data: DataArguments) -> Path:
     return Path(data.checkpoint)
 
 
-def _records(file: str, data: DataArguments, featurise: Featuriser) -> RecordDataset:
-    records = read_records(Path(file), Path(data.media_root) if data.media_root else None)
+def _records(files: Sequence[str], data: DataArguments, featurise: Featuriser) -> list[RecordDataset]:
+    """Raises DataError with what is wrong in any of them."""
     limit = featurise.config.decoder.max_position_embeddings
     length = min(data.model_max_length or limit, limit)
-    return prepare(records, featurise, model_max_length=length, speech_text=data.speech_text)
+    found: list[RecordDataset] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            records = read_records(Path(file), Path(data.media_root) if data.media_root else None)
+            found.append(prepare(records, featurise, model_max_length=length, speech_text=data.speech_text))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(problems)
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

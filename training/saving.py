@@ -42,6 +42,10 @@ def save_released(
         file.write_text(json.dumps(settings | dict(preprocessor), indent=2) + "\n", encoding="utf-8")
     for old in output.glob("model*.safetensors*"):
         old.unlink()
-    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    state = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
     save_torch_state_dict(state, output, max_shard_size=max_shard_size)
     ModelConfig.from_pretrained(output)  # what can't be read back is no checkpoint
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()

@@ -83,6 +83,16 @@ def load_stage(
     return model
 
 
+def unused_tensors(model: nn.Module, path: str | Path) -> dict[str, torch.Tensor]:
+    """What the checkpoint holds for a stage that has no use for it: a dropped last layer, tables computed anew."""
+    found: dict[str, torch.Tensor] = {}
+    for name, file in _tensor_files(Path(path)).items():
+        if name.startswith(model.prefix) and model.ignores(name):  # type: ignore[operator, arg-type]
+            with _open(file) as handle:
+                found[name] = handle.get_tensor(name)
+    return found
+
+
 def _read(handle: Any, file: Path, name: str, expected: nn.Parameter | None) -> torch.Tensor:
     try:
         shape = tuple(handle.get_slice(name).get_shape())

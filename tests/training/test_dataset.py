@@ -38,14 +38,18 @@ def test_undecodable_media_are_told_at_once(tmp_path: Path, featurise: Featurise
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     (tmp_path / "bad.wav").write_bytes(b"RIFF nothing")
     write_tone(tmp_path / "short.wav", 440, seconds=0.001)
-    media = [{"image": good}, {"image": "bad.png"}, {"audio": "bad.wav"}, {"audio": "short.wav"}]
-    file = write_records(tmp_path / "records.jsonl", [[user("x", **medium), assistant("y")] for medium in media])
+    media = [{"image": good}, {"image": [good, "bad.png"]}, {"audio": "bad.wav"}, {"audio": "short.wav"}]
+    turns = [[user("x"), assistant("y"), user("x", **medium), assistant("y")] for medium in media]
+    file = write_records(tmp_path / "records.jsonl", turns)
     with pytest.raises(DataError) as caught:
         prepare(read_records(file), featurise, model_max_length=512, speech_text="both")
     found = caught.value.problems
-    assert [problem.split(": ")[0] for problem in found] == [f"{file}:{line}" for line in (2, 3, 4)]
-    for problem, said in zip(found, ("picture", "recording can't be read", "at least 0.03 s"), strict=True):
-        assert said in problem
+    named = [("image", "bad.png"), ("audio", "bad.wav"), ("audio", "short.wav")]
+    said = ("picture", "recording can't be read", "at least 0.03 s")
+    assert len(found) == 3
+    for line, problem, (kind, name), what in zip((2, 3, 4), found, named, said, strict=True):
+        assert problem.startswith(f"{file}:{line}: conversations[2].content.{kind}: {tmp_path / name}: ")
+        assert what in problem
 
 
 def test_what_is_too_long_is_left_out_and_named(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline.omni import Omni
 from training.arguments import FinetuneArguments
@@ -149,3 +150,34 @@ def test_one_process_never_drives_several_gpus(
     monkeypatch.setattr(FinetuneArguments, "n_gpu", 2)
     with pytest.raises(SystemExit, match="torchrun --nproc_per_node 2"):
         main(words(checkpoint=tiny_path, train_files=varied, output_dir=tmp_path / "output"))
+
+
+def test_what_a_stage_does_not_use_is_kept(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """A last layer that serving drops, and a table of ids: other programs may read them."""
+    source, output = tmp_path / "source", tmp_path / "output"
+    shutil.copytree(tiny_path, source)
+    config = json.loads((source / "config.json").read_text()) | {"drop_vision_last_layer": True}
+    (source / "config.json").write_text(json.dumps(config))
+    ids = {"vision.vpm.embeddings.position_ids": torch.arange(4)[None]}
+    save_file(load_file(source / "model.safetensors") | ids, source / "model.safetensors")
+    run(source, varied, output, max_steps=2, **ALL_PARTS)
+    before, after = load_file(source / "model.safetensors"), weights(output)
+    assert after.keys() == before.keys()
+    last = [name for name in before if name.startswith("vision.vpm.encoder.layers.1.")]
+    assert len(last) == 16
+    assert all(torch.equal(before[name], after[name]) for name in [*last, *ids])
+    assert after["vision.vpm.embeddings.position_ids"].dtype == torch.int64
+    assert not torch.equal(before["vision.resampler.proj"], after["vision.resampler.proj"])
+
+
+def test_problems_of_all_files_are_told_together(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"conversations": []}\n')
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    undecodable = write_records(tmp_path / "train.jsonl", [[user("x", image="bad.png"), assistant("y")]])
+    options = {"train_files": [undecodable, tmp_path / "none.jsonl"], "eval_files": tmp_path / "bad.jsonl"}
+    with pytest.raises(SystemExit) as caught:
+        main(words(checkpoint=tiny_path, output_dir=tmp_path / "output", **options))
+    said = str(caught.value)
+    assert "3 problem(s)" in said
+    for place in ("train.jsonl:1: conversations[0].content.image", "none.jsonl: no such file", "bad.jsonl:1: "):
+        assert f"{tmp_path}/{place}" in said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ import yaml
 from safetensors.torch import load_file
 
 from pipeline import Omni
-from training.recipe import run
+from training.recipe import _wait_for, run
 from training.synthetic.world import example
 from training.tuning import part_of
 
 from .synthetic.needs_fonts import needs_fonts
 
-pytestmark = [needs_fonts, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def recipe(file: Path, last_stage_steps: int) -> Path:
@@ -44,6 +46,7 @@ def recipe(file: Path, last_stage_steps: int) -> Path:
     return file
 
 
+@needs_fonts
 def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     parts = [tmp_path / name / part for name in ("first", "again") for part in ("language", "vision", "audio")]
@@ -78,3 +81,22 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
     omni = Omni.from_pretrained(again)
     question = example("shapes", 0, 0, "test").conversations[:1]
     assert isinstance(omni.chat(question, temperature=0, max_tokens=4), str)
+
+    elsewhere = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"seed": 4}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(elsewhere))
+    with pytest.raises(SystemExit, match=f"{tmp_path}/initial was made by other settings"):
+        run(file, tmp_path)
+
+
+def test_when_a_part_fails_none_is_left_running() -> None:
+    parts = {"fails": "import sys; sys.exit(3)", "long": "import time; time.sleep(600)", "done": ""}
+    running = {name: subprocess.Popen([sys.executable, "-c", code]) for name, code in parts.items()}
+    running["done"].wait()
+    assert _wait_for(running) == "fails"
+    assert {name: process.poll() for name, process in running.items()} == {"fails": 3, "long": -15, "done": 0}
+
+
+def test_parts_that_end_well_are_waited_for() -> None:
+    running = {str(n): subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({n})"]) for n in (0, 1)}
+    assert _wait_for(running) is None
+    assert [process.poll() for process in running.values()] == [0, 0]
