@@ -30,7 +30,7 @@ from .goals import Goal, GoalsError, read_goals
 from .metrics import METRICS
 from .report import failures, outcome, summarize, table, wrong_cases
 
-PACKAGES = ("megrez-serve", "openai", "jiwer", "transformers")
+PACKAGES = ("megrez-serve", "openai", "jiwer", "whisper-normalizer")
 
 
 def positive(text: str) -> int:
@@ -75,26 +75,25 @@ def read_all(args: argparse.Namespace, goals: dict[str, Goal]) -> list[Case]:
     return cases
 
 
-async def answers_to(cases: Sequence[Case], args: argparse.Namespace) -> tuple[str, list[Answer], int]:
-    """The model's name, an answer to each case in order, and how many were asked now."""
+async def answers_to(cases: Sequence[Case], args: argparse.Namespace) -> tuple[str, list[Answer], list[Answer]]:
+    """The model's name, an answer to each case in order, and those that were asked now."""
     path = args.output.with_suffix(".answers.jsonl")
     known = read_answers(path) if args.resume else {}
     key = {"base_url": args.base_url, "api_key": args.api_key}
     async with AsyncOpenAI(**key, max_retries=args.retries, timeout=args.timeout) as client:
         model = await served_model(client) if args.model == "auto" else args.model
         places = asyncio.Semaphore(args.concurrency)
-        asked = 0
+        asked: list[Answer] = []
         with AnswerFile(path, args.resume) as file, tqdm(total=len(cases), unit="request", disable=None) as bar:
 
             async def answer_to(case: Case) -> Answer:
-                nonlocal asked
                 async with places:
                     body = chat_body(case, model, args.max_tokens, args.temperature)
                     answer = known.get(digest(body))
                     if answer is None:
                         answer = await ask(client, body)
                         file.add(answer)
-                        asked += 1
+                        asked.append(answer)
                 bar.update()
                 return answer
 
@@ -119,6 +118,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     date, begin = datetime.now(UTC), time.perf_counter()
     model, answers, asked = asyncio.run(answers_to(cases, args))
     seconds = time.perf_counter() - begin
+    tokens = sum(answer.tokens for answer in asked)
     outcomes = [outcome(case, answer) for case, answer in zip(cases, answers, strict=True)]
     groups = summarize(outcomes, goals)
     failed = failures(outcomes)
@@ -132,16 +132,18 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "settings": {name: getattr(args, name) for name in shown},
         "versions": versions(),
         "cases": len(cases),
-        "asked": asked,
+        "asked": len(asked),
         "seconds": round(seconds, 3),
-        "requests_per_second": round(asked / seconds, 3),
+        "requests_per_second": round(len(asked) / seconds, 3),
+        "tokens_per_second": round(tokens / seconds, 1),
         "errors": len(failed),
         "groups": [asdict(group) for group in groups],
         "goals_without_data": missing,
         "failures": failed,
         "wrong": wrong_cases(outcomes, args.show_wrong),
     }
-    speed = f"{asked} asked now in {seconds:.1f} s ({asked / seconds:.2f}/s)"
+    rates = f"{len(asked) / seconds:.2f} requests/s, {tokens / seconds:.1f} tokens of answers/s"
+    speed = f"{len(asked)} asked now in {seconds:.1f} s ({rates})"
     lines = [table(groups), "", f"{model}: {len(cases)} cases, {speed}, {len(failed)} errors"]
     lines += [f"error: {failure['id']}: {failure['error']}" for failure in failed[: args.show_wrong]]
     lines += [f"goals without data: {', '.join(missing)}"] if missing else []

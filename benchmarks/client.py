@@ -21,7 +21,7 @@ Body = dict[str, Any]
 class Answer:
     """What came back for the request with this digest: a text, or the error that took its place.
 
-    `seconds` include the client's retries.
+    `seconds` include the client's retries; `tokens` are the answer's, as the server counts them (0 if it doesn't).
     """
 
     digest: str
@@ -29,6 +29,7 @@ class Answer:
     finish_reason: str
     seconds: float
     error: str | None = None
+    tokens: int = 0
 
 
 def chat_body(case: Case, model: str, max_tokens: int, temperature: float) -> Body:
@@ -45,14 +46,15 @@ def digest(body: Body) -> str:
 async def ask(client: AsyncOpenAI, body: Body) -> Answer:
     """Never raises what a request can raise: a failure is an answer, too."""
     begin = time.perf_counter()
-    text, reason, error = "", "error", None
+    text, reason, error, tokens = "", "error", None, 0
     try:
         completion = await client.chat.completions.create(**body)
         choice = completion.choices[0]
         text, reason = choice.message.content or "", choice.finish_reason
+        tokens = completion.usage.completion_tokens if completion.usage else 0
     except Exception as failure:  # a server's nonsense must not end the run either
         error = f"{type(failure).__name__}: {failure}"
-    return Answer(digest(body), text, reason, round(time.perf_counter() - begin, 3), error)
+    return Answer(digest(body), text, reason, round(time.perf_counter() - begin, 3), error, tokens)
 
 
 async def served_model(client: AsyncOpenAI) -> str:

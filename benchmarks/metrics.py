@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import jiwer
+from whisper_normalizer.english import EnglishTextNormalizer
 
 from .choice import chosen
 
@@ -87,8 +88,7 @@ def anls(answer: str, references: Sequence[str]) -> float:
 def wer(answer: str, references: Sequence[str]) -> Score:
     """Word edits of an English transcript, after Whisper's English normalizer (Radford et al. 2022, appendix C).
 
-    The normalizer is the one in `transformers`, with an empty table of spellings: "colour" and "color"
-    differ here, unlike in Whisper's own results. Edits: jiwer.
+    The normalizer is OpenAI's, packed as whisper-normalizer. Edits: jiwer.
     """
     words = english_normalizer()
     return _nearest(_edits(jiwer.process_words(words(reference), words(answer))) for reference in references)
@@ -105,9 +105,7 @@ def cer(answer: str, references: Sequence[str]) -> Score:
 
 @cache
 def english_normalizer() -> Callable[[str], str]:
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # seconds to import
-
-    normalize: Callable[[str], str] = EnglishTextNormalizer({})
+    normalize: Callable[[str], str] = EnglishTextNormalizer()
     return normalize
 
 

@@ -29,17 +29,21 @@ from .synthetic.export import export
 ROOT = Path(__file__).parents[1]
 HELD_OUT_SEED = 2026
 START_SECONDS = 300
+TEXTS = 20  # of a task and language, for the time that a request takes when it is alone
 
 
 def evaluate(checkpoint: Path, work: Path, count: int) -> dict[str, Any]:
-    """The accuracy benchmark's result on `count` held-out examples of each task and language."""
+    """The accuracy benchmark's result on `count` held-out examples of each task and language, with one more entry:
+    `alone`, its result on texts that are asked one at a time."""
     data = work / f"held-out-{count}"
     export(data, split="test", count=count, seed=HELD_OUT_SEED)
-    result = work / "accuracy.json"
+    texts = export(work / "texts", split="test", count=TEXTS, seed=HELD_OUT_SEED, tasks=["copy", "fact", "greeting"])
+    result, alone = work / "accuracy.json", work / "alone.json"
     with served(checkpoint, work) as url:
+        ask(url, texts, alone, "--concurrency", "1")
         ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8")
     found: dict[str, Any] = json.loads(result.read_text("utf-8"))
-    return found
+    return found | {"alone": json.loads(alone.read_text("utf-8"))}
 
 
 def ask(url: str, data: Path, result: Path, *options: str) -> None:

@@ -37,7 +37,9 @@ class FakeServer:
                 if isinstance(reply, str):
                     message = {"role": "assistant", "content": reply}
                     choice = {"index": 0, "message": message, "finish_reason": "length" if reply == "cut" else "stop"}
-                    self._send(200, {}, {"id": "1", "object": "chat.completion", "choices": [choice]})
+                    usage = {"prompt_tokens": 1, "completion_tokens": len(reply), "total_tokens": 1 + len(reply)}
+                    body = {"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}
+                    self._send(200, {}, body)
                 else:
                     self._send(*reply, {"error": {"message": "no"}})
 

@@ -67,6 +67,7 @@ def test_ask(server: FakeServer) -> None:
     model, answer = asyncio.run(both())
     assert model == "fake"
     assert (answer.text, answer.finish_reason, answer.error, answer.digest) == ("yes", "stop", None, digest(HI))
+    assert answer.tokens == 3
     assert server.keys == {"Bearer secret"}
 
 
