@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+DEFAULT := checkpoints/megrez-omni-mini
 
 .PHONY: setup serve test check lint checkpoint fonts clean
 
@@ -28,7 +29,9 @@ lint: setup
 check: lint test
 
 checkpoint: setup
-	$(BIN)/python -m training.recipe training/configs/default_checkpoint.yaml
+	$(BIN)/python -m training.recipe training/configs/default_checkpoint.yaml --output $(DEFAULT)
+	$(BIN)/python -m training.evaluate $(DEFAULT) --work build/evaluation
+	$(BIN)/python -m training.held_out $(DEFAULT)
 
 # The Debian packages that pictures with print are drawn with: for `make checkpoint`, and tests that are skipped without.
 fonts:

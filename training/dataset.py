@@ -78,7 +78,7 @@ def prepare(
 
 class Mixture(Dataset[Features]):
     """Several datasets in one. With weight 2 a dataset's items come twice an epoch, with 0.5 half of them,
-    drawn by the seed."""
+    drawn by the seed: the same in every epoch. A warning says how many are never used."""
 
     def __init__(self, parts: Sequence[RecordDataset], weights: Sequence[float], seed: int) -> None:
         if len(parts) != len(weights) or min(weights) <= 0:
@@ -88,6 +88,11 @@ class Mixture(Dataset[Features]):
             rng = random.Random(f"{seed} {number}")
             whole, rest = divmod(max(round(weight * len(part)), 1), len(part))
             items = [*range(len(part))] * whole + rng.sample(range(len(part)), rest)
+            if not whole:
+                unused = len(part) - rest
+                log.warning(
+                    "by weight %g, %d of %d records of data file %d are not used", weight, unused, len(part), number + 1
+                )
             self.places += [(part, item) for item in items]
         self.lengths = [part.lengths[item] for part, item in self.places]
 

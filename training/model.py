@@ -125,10 +125,6 @@ class OmniForTraining(nn.Module):
         for layer in layers[::every_n_layers]:
             layer.forward = partial(checkpoint, layer.forward, **options)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Its name in earlier versions of transformers."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
-
     def _unused(self, media: Mapping[str, Any]) -> torch.Tensor | float:
         """Zero, from an encoder that this batch didn't use and that looked at nothing: when several processes train
         together, each must bring a gradient for every parameter, and under ZeRO-3 take its part in gathering them."""

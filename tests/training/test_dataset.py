@@ -87,13 +87,14 @@ def test_text_beside_speech(mode: str, expected: list[str | None], tmp_path: Pat
     assert [len(item.mels) for item in data] == [1] * (len(expected) - 1) + [0]
 
 
-def test_weights_repeat_and_thin_out(tmp_path: Path, featurise: Featuriser) -> None:
+def test_weights_repeat_and_thin_out(tmp_path: Path, featurise: Featuriser, caplog: pytest.LogCaptureFixture) -> None:
     words = ("one", "two", "half", "more")
     parts = [dataset(tmp_path / f"{word}.jsonl", texts(6, word), featurise) for word in words]
     mixture = Mixture(parts, [1.0, 2.0, 0.5, 1.5], seed=3)
     counts = Counter(answers(mixture))
     by_word = {word: sorted(n for text, n in counts.items() if text.startswith(word)) for word in words}
     assert by_word == {"one": [1] * 6, "two": [2] * 6, "half": [1] * 3, "more": [1, 1, 1, 2, 2, 2]}
+    assert caplog.messages == ["by weight 0.5, 3 of 6 records of data file 3 are not used"]
     assert mixture.lengths == [len(item.input_ids) for item in mixture]
     assert answers(Mixture(parts, [1.0, 2.0, 0.5, 1.5], seed=3)) == answers(mixture)
     drawn = {tuple(answers(Mixture(parts[2:3], [0.5], seed))) for seed in range(8)}
