@@ -30,9 +30,7 @@ class DataArguments:
     train_files: list[str] = field(default_factory=list, metadata={"help": "JSON lines in the authors' format"})
     train_weights: list[float] = field(
         default_factory=list,
-        metadata={
-            "help": "how often each file counts in an epoch; 1 where left out; under 1, a part of it, the same in every epoch"
-        },
+        metadata={"help": "how often each file counts in an epoch, else 1; under 1, a part of it, always the same"},
     )
     eval_files: list[str] = field(default_factory=list, metadata={"help": "files to evaluate on"})
     eval_share: float = field(default=0.0, metadata={"help": "part of the training records held out instead"})

@@ -37,10 +37,10 @@ task, is measured below.
 ## How it was made
 
 By the stages of `make checkpoint`, on two CPU cores, from generated examples only (`training/synthetic`): pictures
-drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it, but the fonts
-and voices that drew and spoke the examples. The language model learns from media that are told in words while the two
-encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means. Which rounds made
-the checkpoint in the repository is told in `training/README.md`.
+drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it, but the
+fonts and voices that drew and spoke the examples. The language model learns from media that are told in words while
+the two encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means. Which
+rounds made the checkpoint in the repository is told in `training/README.md`.
 
 ## What it can do
 
