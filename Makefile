@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEFAULT := checkpoints/megrez-omni-mini
 
-.PHONY: setup serve test check lint checkpoint fonts clean
+.PHONY: setup serve test test-slow check lint checkpoint fonts clean
 
 setup: $(VENV)/.installed
 
@@ -19,6 +19,11 @@ serve: setup
 
 test: setup
 	$(BIN)/pytest
+
+# Minutes each: fine-tuning on real records, and lm-evaluation-harness with its many packages.
+test-slow: setup
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off --constraint constraints.txt --editable '.[dev,eval]'
+	$(BIN)/pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check .
