@@ -30,7 +30,7 @@ from .goals import Goal, GoalsError, read_goals
 from .metrics import METRICS
 from .report import failures, outcome, summarize, table, wrong_cases
 
-PACKAGES = ("megrez-serve", "openai", "jiwer", "whisper-normalizer")
+PACKAGES = ("megrez-serve", "openai", "jiwer", "transformers", "whisper-normalizer")
 
 
 def positive(text: str) -> int:

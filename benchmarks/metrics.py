@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import jiwer
-from whisper_normalizer.english import EnglishTextNormalizer
+from whisper_normalizer.english import EnglishSpellingNormalizer
 
 from .choice import chosen
 
@@ -88,7 +88,7 @@ def anls(answer: str, references: Sequence[str]) -> float:
 def wer(answer: str, references: Sequence[str]) -> Score:
     """Word edits of an English transcript, after Whisper's English normalizer (Radford et al. 2022, appendix C).
 
-    The normalizer is OpenAI's, packed as whisper-normalizer. Edits: jiwer.
+    The normalizer is the one in `transformers`, with the spellings that whisper-normalizer brings. Edits: jiwer.
     """
     words = english_normalizer()
     return _nearest(_edits(jiwer.process_words(words(reference), words(answer))) for reference in references)
@@ -105,7 +105,9 @@ def cer(answer: str, references: Sequence[str]) -> Score:
 
 @cache
 def english_normalizer() -> Callable[[str], str]:
-    normalize: Callable[[str], str] = EnglishTextNormalizer()
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # seconds to import
+
+    normalize: Callable[[str], str] = EnglishTextNormalizer(EnglishSpellingNormalizer().mapping)
     return normalize
 
 

@@ -29,7 +29,8 @@ from .synthetic.export import export
 ROOT = Path(__file__).parents[1]
 HELD_OUT_SEED = 2026
 START_SECONDS = 300
-TEXTS = 20  # of a task and language, for the time that a request takes when it is alone
+SHORT = ["copy", "fact", "greeting"]
+TEXTS = 20  # of a short task and language, for the rate of answers to one request at a time
 
 
 def evaluate(checkpoint: Path, work: Path, count: int) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def evaluate(checkpoint: Path, work: Path, count: int) -> dict[str, Any]:
     `alone`, its result on texts that are asked one at a time."""
     data = work / f"held-out-{count}"
     export(data, split="test", count=count, seed=HELD_OUT_SEED)
-    texts = export(work / "texts", split="test", count=TEXTS, seed=HELD_OUT_SEED, tasks=["copy", "fact", "greeting"])
+    texts = export(work / "texts", split="test", count=min(TEXTS, count), seed=HELD_OUT_SEED, tasks=SHORT)
     result, alone = work / "accuracy.json", work / "alone.json"
     with served(checkpoint, work) as url:
         ask(url, texts, alone, "--concurrency", "1")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from pipeline.config import ImageProcessorConfig, ModelConfig
 from pipeline.errors import MegrezError
@@ -32,7 +33,7 @@ from .records import DataError, read_records
 from .resuming import resume_from
 from .saving import save_released
 from .trainer import ExponentialAverage, OmniTrainer
-from .tuning import TuningArguments, apply_tuning, released_tensors, save_adapters
+from .tuning import TuningArguments, apply_tuning, gather_encoders_whole, released_tensors, save_adapters
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,8 @@ def train_on(
     if held is not None and training.eval_strategy == "no":
         training.eval_strategy = training.save_strategy
         training.eval_steps = training.save_steps
+    if is_deepspeed_zero3_enabled():
+        gather_encoders_whole(model)
     average = ExponentialAverage(data.ema_decay) if data.ema_decay else None
     optimizer = None
     if data.muon:
@@ -121,7 +124,9 @@ def save(
         chosen = image_processor(data)
         preprocessor = {"max_slice_nums": chosen.max_slice_nums, "scale_resolution": chosen.scale_resolution}
         dtype = torch_dtype(data.save_dtype)
-        tensors = unused_tensors(model.vision, _checkpoint(data)) | released_tensors(model, state)
+        tensors = released_tensors(model, state)
+        for stage in (model.llm, model.vision, model.audio):
+            tensors |= unused_tensors(stage, _checkpoint(data))
         save_released(_checkpoint(data), output, tensors, dtype=dtype, preprocessor=preprocessor)
         if tuning.use_lora:
             save_adapters(model, state, tuning, _checkpoint(data), output / "adapter")

@@ -28,6 +28,9 @@ LOUDNESS, SKETCH_NOISE = (0.5, 1.25), 0.25
 """How far embeds of sketches are from the sum of their tokens' embeddings: a factor, and a share of the noise.
 Encoders will only come near."""
 
+SHORTEST_MEL = 4
+"""Frames that make one embed."""
+
 IGNORED = -100
 """The label of a position that no loss is taken at (torch's cross_entropy default)."""
 
@@ -86,16 +89,23 @@ class OmniForTraining(nn.Module):
         logits = self.llm.lm_head(hidden[chosen]).float()
         total = F.cross_entropy(logits, labels[chosen], reduction="sum")
         count = chosen.sum() if num_items_in_batch is None else num_items_in_batch
-        return {"loss": total / count + self._unused(media)}
+        return {"loss": total / count}
 
     def hidden(self, input_ids: torch.Tensor, lengths: torch.Tensor, media: Mapping[str, Any]) -> torch.Tensor:
         """Hidden states at every position, [T, D]."""
         embeds = self.llm.model.embed_tokens(input_ids)
+        blank = PatchedSlice(embeds.new_zeros(1, 3 * self.model_config.image_processor.patch_size**2), 1, 1)
+        silence = embeds.new_zeros(self.model_config.audio.n_mels, SHORTEST_MEL)
         parts: list[torch.Tensor] = []
-        if len(media["slice_sizes"]):
-            parts += self.vision(_slices(media["patches"], media["slice_sizes"]))
-        if media["mels"]:
-            parts += self.audio(media["mels"])
+        found: tuple[tuple[nn.Module, list[Any], Any], ...] = (
+            (self.vision, _slices(media["patches"], media["slice_sizes"]), blank),
+            (self.audio, media["mels"], silence),
+        )
+        for stage, items, nothing in found:
+            if items:
+                parts += stage(items)
+            elif _takes_part(stage):
+                embeds = embeds + stage([nothing])[0].sum().to(embeds.dtype) * 0.0
         if parts:
             embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
         if len(media["sketch"]):
@@ -125,18 +135,6 @@ class OmniForTraining(nn.Module):
         for layer in layers[::every_n_layers]:
             layer.forward = partial(checkpoint, layer.forward, **options)
 
-    def _unused(self, media: Mapping[str, Any]) -> torch.Tensor | float:
-        """Zero, from an encoder that this batch didn't use and that looked at nothing: when several processes train
-        together, each must bring a gradient for every parameter, and under ZeRO-3 take its part in gathering them."""
-        device = self.llm.model.embed_tokens.weight.device
-        unused: list[torch.Tensor] = []
-        if not len(media["slice_sizes"]) and _takes_part(self.vision):
-            patch = torch.zeros(1, 3 * self.model_config.image_processor.patch_size**2, device=device)
-            unused += self.vision([PatchedSlice(patch, 1, 1)])
-        if not media["mels"] and _takes_part(self.audio):
-            unused += self.audio([torch.zeros(self.model_config.audio.n_mels, 4, device=device)])
-        return sum((embeds.sum() * 0.0 for embeds in unused), 0.0)
-
 
 def training_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
     """The kernel for products of `dtype` on `device`. 'auto' is flash-attn on CUDA where it is installed and dtype is
@@ -147,11 +145,14 @@ def training_attention(name: str, device: torch.device, dtype: torch.dtype) -> A
 
 
 def _takes_part(stage: nn.Module) -> bool:
-    """A frozen stage is only needed where processes may share its tensors out."""
+    """Whether a stage without media in a batch looks at nothing, for a gradient of zero: when several processes train
+    together, each must run the same modules in the same order, and bring a gradient for every parameter."""
     return torch.distributed.is_initialized() or any(p.requires_grad for p in stage.parameters())
 
 
 def _slices(patches: torch.Tensor, sizes: torch.Tensor) -> list[PatchedSlice]:
+    if not len(sizes):
+        return []
     shapes = [(int(rows), int(columns)) for rows, columns in sizes]
     parts = patches.split([rows * columns for rows, columns in shapes])
     return [PatchedSlice(part, rows, columns) for part, (rows, columns) in zip(parts, shapes, strict=True)]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .hardware import processor_name
 
 WHAT: dict[str, str] = {
     "shapes": "shapes, colours, counts and positions in a picture, exact answer",
@@ -49,8 +50,8 @@ voices and part of whose words training never saw; greedy decoding, {errors} fai
 
 {table}
 
-The {alone} of them that are short texts were also asked one at a time: the answers came at {rate:.0f} tokens/s over
-HTTP, the time to the first token included, on {cores} cores ({machine}).
+Of them {alone} short texts were also asked one at a time: the answers came at {rate:.0f} tokens/s over
+HTTP, the time to the first token included, on {cores} cores ({processor}).
 
 ## What it can't do
 
@@ -80,8 +81,8 @@ def model_card(checkpoint: Path, result: Mapping[str, Any]) -> str:
         errors=result["errors"],
         alone=result["alone"]["cases"],
         rate=result["alone"]["tokens_per_second"],
-        cores=os.cpu_count(),
-        machine=platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        processor=processor_name(),
         table=accuracy_table(result["groups"]),
     )
 

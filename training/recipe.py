@@ -10,6 +10,7 @@ other. Then together, by `training.finetune`'s own means. What is finished is sk
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import signal
@@ -23,6 +24,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from pipeline.errors import MegrezError
+
 from .arguments import DataArguments, FinetuneArguments, finish
 from .default_model import write_initial
 from .features import Featuriser
@@ -34,8 +37,8 @@ from .tuning import TuningArguments
 
 log = logging.getLogger(__name__)
 
-DONE = "DONE"
-"""A file beside what is finished: the settings it was made by."""
+BEGUN, DONE = "begun.yaml", "DONE"
+"""Files beside what was begun, with the settings it is made by, and beside what is finished."""
 
 POLL_SECONDS = 0.2
 
@@ -46,92 +49,95 @@ PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
 def run(file: Path, work: Path) -> Path:
     """Runs what is left of a recipe in `work`; the directory of the last stage's checkpoint.
 
-    Raises SystemExit when a part fails, and when something in `work` was made by other settings.
+    Raises SystemExit when a part fails, and when something in `work` was begun by other settings.
     """
     recipe = yaml.safe_load(file.read_text("utf-8"))
     seed, current = recipe["seed"], work / "initial"
-    if not _is_done(current, seed):
+    before = _begin(current, seed, "")
+    if not (current / DONE).exists():
         write_initial(current, seed)
-        _done(current, seed)
+        (current / DONE).touch()
     for number, parts in enumerate(recipe["apart"]):
-        _apart(file, number, recipe, current, work / parts["name"])
+        before = _apart(file, number, recipe, current, work / parts["name"], before)
         current = _assemble(current, work / parts["name"])
     for number, stage in enumerate(recipe["together"], start=1):
         output = work / stage["name"]
-        if not _is_done(output, stage):
+        before = _begin(output, stage | {"seed": seed + number}, before)
+        if not (output / DONE).exists():
             log.info("stage %s: %d steps", output.name, stage["training"]["max_steps"])
             train_stage(stage, current, output, seed + number)
-            _done(output, stage)
+            (output / DONE).touch()
         current = output
     return current
 
 
-def _is_done(output: Path, settings: Any) -> bool:
-    file = output / DONE
-    if file.exists() and yaml.safe_load(file.read_text("utf-8")) != settings:
-        raise SystemExit(
-            f"{output} was made by other settings: remove it and what came after it, or choose another --work"
-        )
-    return file.exists()
+def _begin(output: Path, settings: Any, before: str) -> str:
+    """Writes down what `output` is made by, and after what; a digest of both.
+
+    Raises SystemExit where it was begun by something else: going on would mix the two.
+    """
+    text = yaml.safe_dump({"settings": settings, "after": before})
+    file = output / BEGUN
+    if file.exists() and file.read_text("utf-8") != text:
+        raise SystemExit(f"{output} was begun by other settings: remove it, or choose another --work")
+    output.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _done(output: Path, settings: Any) -> None:
-    (output / DONE).write_text(yaml.safe_dump(settings), encoding="utf-8")
-
-
-def _apart(file: Path, number: int, recipe: dict[str, Any], start: Path, output: Path) -> None:
+def _apart(file: Path, number: int, recipe: dict[str, Any], start: Path, output: Path, before: str) -> str:
     """One process a part, with a thread each: threads that wait for each other spin. The system shares the cores."""
-    parts = recipe["apart"][number]
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    parts, seed = recipe["apart"][number], recipe["seed"] + number
+    begun = [_begin(output / name, {"seed": seed, name: parts[name]}, before) for name in PREFIXES]
+    commands: dict[str, list[str]] = {}
     for name in PREFIXES:
-        if _is_done(output / name, parts[name]):
-            continue
         if name == LANGUAGE:
             command = ["training.recipe", str(file), "--language", str(number)]
             command += ["--start", str(start), "--work", str(output)]
         else:
             command = ["training.pretrain", name, str(start), str(output / name)]
-            command += ["--seed", str(recipe["seed"] + number), *(["--again"] if number else [])]
+            command += ["--seed", str(seed), *(["--again"] if number else [])]
             command += [word for key, value in parts[name].items() for word in (f"--{key}", str(value))]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        running[name] = subprocess.Popen([sys.executable, "-m", *command], env=environment)
-    failed = _wait_for(running)
-    for name, process in running.items():
-        if process.returncode == 0:
-            _done(output / name, parts[name])
-    if failed:
-        raise SystemExit(f"training {failed} failed; run the recipe again to go on")
+        if not (output / name / DONE).exists():
+            commands[name] = [sys.executable, "-m", *command]
+    codes = _run_together(commands)
+    for name, code in codes.items():
+        if code == 0:
+            (output / name / DONE).touch()
+    ended = [name for name, code in codes.items() if code]
+    if ended:
+        failed = [name for name in ended if codes[name] != -signal.SIGTERM] or ended
+        raise SystemExit(f"training {', '.join(failed)} failed; run the recipe again to go on")
+    return hashlib.sha256("".join(begun).encode()).hexdigest()
 
 
-def _wait_for(running: dict[str, subprocess.Popen[bytes]]) -> str | None:
-    """Until all have ended, or one has failed: its name. None is left running, whatever happens."""
+def _run_together(commands: dict[str, list[str]]) -> dict[str, int]:
+    """The exit codes of all. When one fails, or this program is ended, those that still run are terminated (-15)."""
+    running: dict[str, subprocess.Popen[bytes]] = {}
     try:
+        for name, command in commands.items():
+            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
         while any(process.poll() is None for process in running.values()):
-            failed = [name for name, process in running.items() if process.poll()]
-            if failed:
-                return failed[0]
+            if any(process.returncode for process in running.values()):
+                break
             time.sleep(POLL_SECONDS)
-        return next((name for name, process in running.items() if process.returncode), None)
     finally:
         for process in running.values():
             process.terminate()  # nothing to one that has ended
-        for process in running.values():
-            process.wait()
+        codes = {name: process.wait() for name, process in running.items()}
+    return codes
 
 
 def _assemble(start: Path, parts: Path) -> Path:
     """Of each part the tensors that it trained."""
-    output = parts / "assembled"
-    if not _is_done(output, list(PREFIXES)):
-        tensors = {
-            name: tensor
-            for part, prefix in PREFIXES.items()
-            for name, tensor in load_file(parts / part / "model.safetensors").items()
-            if name.startswith(prefix)
-        }
-        save_released(start, output, tensors, dtype=torch.float32)
-        _done(output, list(PREFIXES))
-    return output
+    tensors = {
+        name: tensor
+        for part, prefix in PREFIXES.items()
+        for name, tensor in load_file(parts / part / "model.safetensors").items()
+        if name.startswith(prefix)
+    }
+    save_released(start, parts / "assembled", tensors, dtype=torch.float32)
+    return parts / "assembled"
 
 
 def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
@@ -169,7 +175,10 @@ def main() -> None:
         stage, seed = recipe["apart"][args.language][LANGUAGE], recipe["seed"] + 10 * args.language
         train_stage(stage, args.start, args.work / LANGUAGE, seed)
         return
-    made = run(args.recipe, args.work)
+    try:
+        made = run(args.recipe, args.work)
+    except MegrezError as error:
+        sys.exit(f"error: {error}")
     if args.output:
         save_released(made, args.output, load_file(made / "model.safetensors"), dtype=torch.bfloat16)
     print(args.output or made)

@@ -28,12 +28,19 @@ TRAINER_SETTINGS = (
     "weight_decay",
     "max_grad_norm",
     "optim",
+    "adam_beta1",
+    "adam_beta2",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "world_size",
     "train_sampling_strategy",
     "seed",
+    "data_seed",
 )
 """What of the trainer's must not change on the way. How long it goes on may."""
+
+SAMPLES, SAMPLE_BYTES = 256, 4096
+"""Of each file of weights."""
 
 FILES = ("train_files", "eval_files")
 FREE = ("save_dtype", "attention", "media_root")
@@ -56,8 +63,8 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
                 shutil.rmtree(old)
         last = None
     settings = _settings(data, tuning, training)
-    if last and file.exists():
-        begun = yaml.safe_load(file.read_text("utf-8"))
+    begun = yaml.safe_load(file.read_text("utf-8")) if last and file.exists() else None
+    if begun is not None:
         other = sorted(name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name))
         if other:
             raise MegrezError(
@@ -66,15 +73,30 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
             )
     elif training.should_save:
         output.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        whole = file.with_suffix(".tmp")  # other processes may be reading
+        whole.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        whole.replace(file)
     return last
 
 
 def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> dict[str, Any]:
-    """Files of records are known by what they hold, wherever they lie."""
+    """The checkpoint and the files of records are known by what they hold, wherever they lie."""
     settings = {name: value for name, value in (asdict(data) | asdict(tuning)).items() if name not in FREE}
     for name in FILES:
         settings[name] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in settings[name]]
-    settings["checkpoint"] = str(Path(data.checkpoint).resolve())
+    settings["checkpoint"] = fingerprint(Path(data.checkpoint))
     values = {name: getattr(training, name) for name in TRAINER_SETTINGS}
     return settings | {n: v if isinstance(v, int | float) else str(getattr(v, "value", v)) for n, v in values.items()}
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """Of a checkpoint's configuration and of samples of its weights, which may be gigabytes."""
+    digest = hashlib.sha256((checkpoint / "config.json").read_bytes())
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as handle:
+            for number in range(SAMPLES):
+                handle.seek(number * size // SAMPLES)
+                digest.update(handle.read(SAMPLE_BYTES))
+    return digest.hexdigest()

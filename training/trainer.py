@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
+
+log = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
 
@@ -72,6 +75,8 @@ class ExponentialAverage(TrainerCallback):
         if state.global_step and file.exists():
             self.average = load_file(file, device=str(args.device))
         else:
+            if state.global_step:
+                log.warning("%s is missing: the average of the weights begins anew", file)
             self.average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
@@ -85,7 +90,9 @@ class ExponentialAverage(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
-            save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE)
+            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
+            save_file(self.average, file.with_suffix(".tmp"))
+            file.with_suffix(".tmp").replace(file)  # whole, whenever the run is killed
 
     @torch.no_grad()
     def apply(self, model: torch.nn.Module) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -72,6 +73,12 @@ def apply_tuning(model: OmniForTraining, tuning: TuningArguments) -> None:
     if not count:
         raise MegrezError("every part is frozen: set at least one tune_… switch to true")
     log.info("training %s of %s parameters", f"{count:,}", f"{sum(p.numel() for p in model.parameters()):,}")
+
+
+def gather_encoders_whole(model: OmniForTraining) -> None:
+    """For ZeRO-3: how often an encoder runs its inner modules depends on the media that a process has in its batch, so
+    all of an encoder's tensors are gathered at once (deepspeed.utils.set_z3_leaf_modules)."""
+    import_module("deepspeed.utils").set_z3_leaf_modules(model, [type(model.vision), type(model.audio)])
 
 
 State = Mapping[str, torch.Tensor]

@@ -52,6 +52,8 @@ def test_wer() -> None:
 def test_wer_normalizes_as_whisper_does() -> None:
     assert wer("um, Mister Smith won't pay 21 dollars", ["Mr. Smith will not pay twenty-one dollars"]).points == 0
     assert wer("the gray color", ["the grey colour"]) == Score(0, 3)
+    assert wer("because", ["cause"]) == Score(1, 1)  # other normalizers take these for one
+    assert wer("it was $20", ["it was twenty dollars"]).points == 0
 
 
 def test_cer() -> None:

@@ -35,17 +35,16 @@ def test_every_task_is_asked_and_the_card_is_written(
         yield server.url.removesuffix("/v1")
 
     monkeypatch.setattr(training.evaluate, "served", served)
-    monkeypatch.setattr(training.evaluate, "TEXTS", 2)
     monkeypatch.setattr(sys, "argv", ["evaluate", str(checkpoint), "--work", str(work), "--count", "1"])
     main()
     result = json.loads((work / "accuracy.json").read_text())
     assert {(group["task"], group["language"]) for group in result["groups"]} == {
         (task, language) for task in TASKS for language in LANGUAGES
     }
-    assert len(server.bodies) == 3 * 2 * 2 + len(TASKS) * 2
+    assert len(server.bodies) == 3 * 2 + len(TASKS) * 2
     card = (checkpoint / "README.md").read_text()
     assert f"asked {len(TASKS) * 2} held-out questions" in " ".join(card.split())
-    assert "The 12 of them that are short texts" in card
+    assert "Of them 6 short texts" in card
 
 
 def test_a_benchmark_that_could_not_ask_ends_the_evaluation(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from training.hardware import KEEP_MEMORY, keep_memory
+from training.hardware import KEEP_MEMORY, keep_memory, processor_name
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
@@ -25,3 +25,9 @@ def test_the_program_is_started_again_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "0")
     keep_memory()
     assert len(started) == 1
+
+
+def test_the_processor_has_a_name() -> None:
+    name = processor_name()
+    assert name
+    assert name == name.strip()

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from pipeline.model.attention import FlashAttention, TorchAttention
 from pipeline.omni import Omni, Segment
@@ -170,17 +169,18 @@ def test_a_frozen_encoder_without_media_gets_none(features: dict[str, Features],
     assert all(parameter.grad is None for parameter in model.vision.parameters())
 
 
-def test_a_frozen_encoder_takes_part_where_processes_may_share_it_out(
+def test_every_batch_runs_the_same_modules_where_processes_train_together(
     features: dict[str, Features], model: OmniForTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     model.vision.requires_grad_(False)
-    seen: list[nn.Module] = []
-    for stage in (model.vision, model.audio):
-        stage.register_forward_hook(lambda module, *_: seen.append(module))
+    stages = {"vision": model.vision, "audio": model.audio, "llm": model.llm.model.layers[0]}
+    for name, stage in stages.items():
+        stage.register_forward_hook(lambda *_, name=name: order.append(name))
     for name in CONVERSATIONS:
+        order: list[str] = []
         model(**collate([features[name]]))
-    assert {seen.count(model.vision), seen.count(model.audio)} == {len(CONVERSATIONS)}
+        assert order == ["vision", "audio", "llm"]
 
 
 @pytest.mark.parametrize(

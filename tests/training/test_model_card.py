@@ -54,6 +54,6 @@ def test_card(tmp_path: Path) -> None:
         "Measured over HTTP on 2026-11-26",
         "asked 3,600 held-out questions",
         "2 failed requests",
-        "The 120 of them that are short texts were also asked one at a time: the answers came at 61 tokens/s",
+        "Of them 120 short texts were also asked one at a time: the answers came at 61 tokens/s",
     ):
         assert said in card

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from pipeline import Omni
-from training.recipe import _wait_for, run
+from training.recipe import _begin, _run_together, run
 from training.synthetic.world import example
 from training.tuning import part_of
 
@@ -23,7 +24,7 @@ from .synthetic.needs_fonts import needs_fonts
 pytestmark = pytest.mark.timeout(600)
 
 
-def recipe(file: Path, last_stage_steps: int) -> Path:
+def recipe(file: Path) -> Path:
     def stage(name: str, tasks: dict[str, float], steps: int, tunes: list[str], dtype: str) -> dict[str, Any]:
         training = {
             "max_steps": steps, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
@@ -39,7 +40,7 @@ def recipe(file: Path, last_stage_steps: int) -> Path:
     language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, [], "float32")
     listening = stage("listening", media, 2, ["vision_proj", "audio_proj"], "float32") | {"encoder_share": 0.25}
     encoders = ["vision_encoder", "vision_proj", "audio_encoder", "audio_proj"]
-    world = stage("world", media, last_stage_steps, encoders, "bfloat16")
+    world = stage("world", media, 2, encoders, "bfloat16")
     parts = {"language": language, "vision": options, "audio": options}
     rounds = [{"name": "first", **parts}, {"name": "again", **parts}]
     file.write_text(yaml.safe_dump({"seed": 3, "apart": rounds, "together": [listening, world]}))
@@ -50,7 +51,7 @@ def recipe(file: Path, last_stage_steps: int) -> Path:
 def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     parts = [tmp_path / name / part for name in ("first", "again") for part in ("language", "vision", "audio")]
-    first = run(recipe(file, 2), tmp_path)
+    first = run(recipe(file), tmp_path)
     assert first == tmp_path / "world"
     before = [(part / "model.safetensors").stat().st_mtime_ns for part in parts]
     (first / "DONE").unlink()
@@ -74,9 +75,10 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
     rates = {group["initial_lr"] for group in saved["parts"][0]["param_groups"]}
     assert rates == {1e-3, 0.25e-3}  # of the language model, and the encoders' share
 
-    again = run(recipe(file, 3), tmp_path)  # goes on in the last stage, and leaves the parts alone
+    shutil.rmtree(first / "checkpoint-2")  # as if it had been broken off
+    again = run(file, tmp_path)  # goes on in the last stage, and leaves the parts alone
     assert [(part / "model.safetensors").stat().st_mtime_ns for part in parts] == before
-    assert (again / "checkpoint-3").is_dir()
+    assert (again / "checkpoint-2").is_dir()
 
     omni = Omni.from_pretrained(again)
     question = example("shapes", 0, 0, "test").conversations[:1]
@@ -84,19 +86,41 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
 
     elsewhere = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"seed": 4}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(elsewhere))
-    with pytest.raises(SystemExit, match=f"{tmp_path}/initial was made by other settings"):
+    with pytest.raises(SystemExit, match=f"{tmp_path}/initial was begun by other settings"):
         run(file, tmp_path)
 
 
 def test_when_a_part_fails_none_is_left_running() -> None:
-    parts = {"fails": "import sys; sys.exit(3)", "long": "import time; time.sleep(600)", "done": ""}
-    running = {name: subprocess.Popen([sys.executable, "-c", code]) for name, code in parts.items()}
-    running["done"].wait()
-    assert _wait_for(running) == "fails"
-    assert {name: process.poll() for name, process in running.items()} == {"fails": 3, "long": -15, "done": 0}
+    begin = time.monotonic()
+    codes = _run_together({"fails": python("import sys; sys.exit(3)"), "long": python("import time; time.sleep(600)")})
+    assert codes == {"fails": 3, "long": -15}
+    assert time.monotonic() - begin < 60
 
 
 def test_parts_that_end_well_are_waited_for() -> None:
-    running = {str(n): subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({n})"]) for n in (0, 1)}
-    assert _wait_for(running) is None
-    assert [process.poll() for process in running.values()] == [0, 0]
+    assert _run_together({str(n): python(f"import time; time.sleep({n})") for n in (0, 1)}) == {"0": 0, "1": 0}
+
+
+def test_when_one_cannot_be_started_none_is_left_running(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    code = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
+    with pytest.raises(FileNotFoundError):
+        _run_together({"first": python(code), "second": [str(tmp_path / "none")]})
+    time.sleep(4)
+    assert not alive.exists()
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.parametrize("changed", ["rate", "earlier", "seed"])
+def test_what_was_begun_by_other_settings_is_refused(changed: str, tmp_path: Path) -> None:
+    first = _begin(tmp_path / "first", {"steps": 1}, "")
+    _begin(tmp_path / "second", {"rate": 1, "seed": 2}, first)
+    assert _begin(tmp_path / "first", {"steps": 1}, "") == first
+    if changed == "earlier":  # what was removed and is made anew makes what follows stale
+        first = _begin(tmp_path / "another", {"steps": 2}, "")
+    settings = {"rate": 2 if changed == "rate" else 1, "seed": 3 if changed == "seed" else 2}
+    with pytest.raises(SystemExit, match=f"{tmp_path}/second was begun by other settings"):
+        _begin(tmp_path / "second", settings, first)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from training.finetune import main
+from training.resuming import fingerprint
 
 from .runs import run, words, write_varied
 from .tiny import assistant, user, write_records
@@ -38,11 +41,21 @@ def test_other_settings_or_records_are_refused_and_named(tiny_path: Path, varied
     assert (output / "model.safetensors").read_bytes() == before
 
 
-def test_it_may_go_on_for_longer_and_be_saved_otherwise(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+def test_it_may_go_on_for_longer_and_from_other_places(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
     run(tiny_path, varied, tmp_path / "output", **STEPS)
     moved = varied.rename(tmp_path / "moved.jsonl")
+    elsewhere = shutil.copytree(tiny_path, tmp_path / "elsewhere")
     options = STEPS | {"max_steps": 3, "save_dtype": "bfloat16"}
-    assert len(run(tiny_path, moved, tmp_path / "output", **options)) == 3
+    assert len(run(elsewhere, moved, tmp_path / "output", **options)) == 3
+
+
+def test_other_weights_are_another_checkpoint(tiny_path: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_path, tmp_path / "copy")
+    before = fingerprint(tiny_path)
+    assert fingerprint(copy) == before
+    tensors = load_file(copy / "model.safetensors")
+    save_file({name: tensor * 1.001 for name, tensor in tensors.items()}, copy / "model.safetensors")
+    assert fingerprint(copy) != before
 
 
 def test_what_begins_anew_leaves_nothing_of_the_old_run(tiny_path: Path, varied: Path, tmp_path: Path) -> None:

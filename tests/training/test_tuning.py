@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,10 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.errors import MegrezError
+from pipeline.model.audio import AudioModel
+from pipeline.model.vision import VisionModel
 from training.collator import collate
 from training.features import Featuriser
 from training.model import OmniForTraining
-from training.tuning import TuningArguments, apply_tuning, released_tensors, save_adapters
+from training.tuning import TuningArguments, apply_tuning, gather_encoders_whole, released_tensors, save_adapters
 
 from .tiny import assistant, tone, user
 
@@ -168,3 +172,14 @@ def test_peft_reads_the_adapters(
         assert set_peft_model_state_dict(plain, own).unexpected_keys == []
         plain.eval()
     torch.testing.assert_close(logits(plain, batch), logits(adapted, batch), rtol=1e-5, atol=1e-5)
+
+
+def test_deepspeed_is_told_to_gather_encoders_whole(model: OmniForTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in with the signature of deepspeed.utils.set_z3_leaf_modules: DeepSpeed is not installed here."""
+    told: list[Any] = []
+    utils = ModuleType("deepspeed.utils")
+    utils.set_z3_leaf_modules = lambda model, leaf_module_classes: told.append((model, leaf_module_classes))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "deepspeed", ModuleType("deepspeed"))
+    monkeypatch.setitem(sys.modules, "deepspeed.utils", utils)
+    gather_encoders_whole(model)
+    assert told == [(model, [VisionModel, AudioModel])]
