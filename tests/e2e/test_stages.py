@@ -143,7 +143,7 @@ def _deadline(cluster: Cluster) -> None:
 
 def _full_queue(cluster: Cluster) -> None:
     """One runs, one waits, the others are told to come back."""
-    body = {"model": cluster.model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 40,
+    body = {"model": cluster.model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 16,
             "ignore_eos": True}  # fmt: skip
 
     async def crowd() -> list[httpx.Response]:
