@@ -117,6 +117,11 @@ def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArgum
         raise MegrezError("encoder_share must be at least 0")
     if data.encoder_share != 1 and not data.muon:
         raise MegrezError("encoder_share needs muon: true")
+    if training.n_gpu > 1:
+        raise MegrezError(
+            f"one process sees {training.n_gpu} GPUs: start one a GPU with torchrun --nproc_per_node {training.n_gpu}, "
+            "or choose one with CUDA_VISIBLE_DEVICES"
+        )
     training.remove_unused_columns = False
     training.prediction_loss_only = True
     training.label_names = ["labels"]

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -27,7 +26,7 @@ from .arguments import DataArguments, FinetuneArguments, parse
 from .collator import collate
 from .dataset import Mixture, RecordDataset, prepare
 from .features import Featuriser
-from .model import OmniForTraining, training_attention
+from .model import OmniForTraining, attention_for
 from .muon import MuonAdamW
 from .records import DataError, read_records
 from .resuming import resume_from
@@ -64,14 +63,7 @@ def train_on(
     """Trains on any datasets of Features, and saves."""
     if training.deepspeed and (data.muon or data.ema_decay):
         raise MegrezError("muon and ema_decay need whole tensors in each process; DeepSpeed has pieces of them")
-    if training.n_gpu > 1:
-        raise MegrezError(
-            f"one process sees {training.n_gpu} GPUs: start one a GPU with torchrun --nproc_per_node {training.n_gpu}, "
-            "or choose one with CUDA_VISIBLE_DEVICES"
-        )
-    dtype = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else torch.float32
-    kernel = training_attention(data.attention, training.device, dtype)
-    model = OmniForTraining.from_pretrained(_checkpoint(data), kernel)
+    model = OmniForTraining.from_pretrained(_checkpoint(data), attention_for(training, data.attention))
     apply_tuning(model, tuning)
     last = resume_from(data, tuning, training)
     if held is not None and training.eval_strategy == "no":

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import TrainingArguments
 
 from pipeline.config import ModelConfig
 from pipeline.errors import MegrezError
@@ -134,6 +135,12 @@ class OmniForTraining(nn.Module):
         layers = [*self.llm.model.layers, *self.vision.vpm.encoder.layers, *self.audio.audio.blocks]
         for layer in layers[::every_n_layers]:
             layer.forward = partial(checkpoint, layer.forward, **options)
+
+
+def attention_for(arguments: TrainingArguments, name: str = "auto") -> Attention:
+    """The kernel for the device and the precision that transformers' Trainer will compute in."""
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else torch.float32
+    return training_attention(name, arguments.device, dtype)
 
 
 def training_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:

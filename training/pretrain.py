@@ -21,7 +21,7 @@ from pipeline.processing.tokenizer import Tokenizer
 
 from .audio_words import AudioWords
 from .hardware import trains_in_bfloat16
-from .model import OmniForTraining, training_attention
+from .model import OmniForTraining, attention_for
 from .muon import MuonAdamW
 from .synthetic.generated import Generated
 from .trainer import last_checkpoint
@@ -69,8 +69,8 @@ def pretrain(
         report_to=["tensorboard"],
         seed=seed,
     )
-    kernel = training_attention("auto", arguments.device, torch.bfloat16 if arguments.bf16 else torch.float32)
-    model = TASKS[task](OmniForTraining.from_pretrained(checkpoint, kernel), Tokenizer(checkpoint))
+    omni = OmniForTraining.from_pretrained(checkpoint, attention_for(arguments))
+    model = TASKS[task](omni, Tokenizer(checkpoint))
     last = last_checkpoint(output)
     if last is None and not again:
         model.prepare(seed)

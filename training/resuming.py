@@ -53,7 +53,7 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
     Raises MegrezError if the run there was begun with other settings or records: going on would mix the two.
     """
     output = Path(training.output_dir)
-    if data.checkpoint and output.resolve() == Path(data.checkpoint).resolve():
+    if output.resolve() == Path(data.checkpoint).resolve():
         raise MegrezError(f"output_dir {output} is the checkpoint to start from; choose another")
     last, file = last_checkpoint(output), output / SETTINGS_FILE
     if last and not training.resume:

@@ -78,6 +78,7 @@ def test_scores(run: Run, server: FakeServer, capsys: pytest.CaptureFixture[str]
     assert (result["model"], result["cases"], result["asked"], result["errors"]) == ("fake", 4, 4, 0)
     assert [(w["id"], w["expected"], w["got"]) for w in result["wrong"]] == [("mixed:2", ["4"], "5")]
     assert result["versions"]["openai"]
+    assert result["seconds"] > 0
     letters = sum(len(knowing(body)) for body in server.bodies)
     assert result["tokens_per_second"] == pytest.approx(letters / result["seconds"], rel=0.05, abs=0.1)
     assert "secret" not in run.output.read_text()
