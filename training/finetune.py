@@ -29,7 +29,7 @@ from .features import Featuriser
 from .model import OmniForTraining, attention_for
 from .muon import MuonAdamW
 from .records import DataError, read_records
-from .resuming import resume_from
+from .resuming import refuse_other_run, resume_from
 from .saving import save_released
 from .trainer import ExponentialAverage, OmniTrainer
 from .tuning import TuningArguments, apply_tuning, gather_encoders_whole, released_tensors, save_adapters
@@ -45,6 +45,7 @@ def finetune(data: DataArguments, tuning: TuningArguments, training: FinetuneArg
     featurise = Featuriser.from_pretrained(_checkpoint(data), image_processor(data))
     if not data.train_files:
         raise MegrezError("train_files names no file to train on")
+    refuse_other_run(data, tuning, training)
     weights = data.train_weights or [1.0] * len(data.train_files)
     files = _records([*data.train_files, *data.eval_files], data, featurise)
     train = Mixture(files[: len(data.train_files)], weights, training.seed)

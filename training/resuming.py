@@ -47,36 +47,54 @@ FREE = ("save_dtype", "attention", "media_root")
 """What of ours may change: it says how, not what is learnt."""
 
 
-def resume_from(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Path | None:
-    """The checkpoint in `output_dir` to go on from, if any. With `resume` off, those that are there are removed.
-
-    Raises MegrezError if the run there was begun with other settings or records: going on would mix the two.
-    """
+def refuse_other_run(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> None:
+    """Raises MegrezError where going on would mix two runs: the one in `output_dir` was begun with other settings or
+    records. Changes nothing, so that it can be asked before the records are read."""
     output = Path(training.output_dir)
     if output.resolve() == Path(data.checkpoint).resolve():
         raise MegrezError(f"output_dir {output} is the checkpoint to start from; choose another")
-    last, file = last_checkpoint(output), output / SETTINGS_FILE
+    begun = _begun(output)
+    missing = any(not Path(file).is_file() for name in FILES for file in getattr(data, name))  # told by who reads it
+    if begun is None or not training.resume or missing:
+        return
+    settings = _settings(data, tuning, training)
+    other = sorted(name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name))
+    if other:
+        raise MegrezError(
+            f"{output} holds a run that was begun with other settings ({', '.join(other)}): "
+            "choose another output_dir, or begin anew with --resume false"
+        )
+
+
+def resume_from(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Path | None:
+    """The checkpoint in `output_dir` to go on from, if any. With `resume` off, those that are there are removed.
+
+    Raises MegrezError as `refuse_other_run` does.
+    """
+    refuse_other_run(data, tuning, training)
+    output = Path(training.output_dir)
+    last = last_checkpoint(output)
     if last and not training.resume:
         if training.should_save:
             log.info("removing the checkpoints of an earlier run in %s", output)
             for old in checkpoints(output):
                 shutil.rmtree(old)
         last = None
-    settings = _settings(data, tuning, training)
-    begun = yaml.safe_load(file.read_text("utf-8")) if last and file.exists() else None
-    if begun is not None:
-        other = sorted(name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name))
-        if other:
-            raise MegrezError(
-                f"{output} holds a run that was begun with other settings ({', '.join(other)}): "
-                "choose another output_dir, or begin anew with --resume false"
-            )
-    elif training.should_save:
+    if training.should_save and (last is None or _begun(output) is None):
         output.mkdir(parents=True, exist_ok=True)
+        file = output / SETTINGS_FILE
         whole = file.with_suffix(".tmp")  # other processes may be reading
-        whole.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        whole.write_text(yaml.safe_dump(_settings(data, tuning, training)), encoding="utf-8")
         whole.replace(file)
     return last
+
+
+def _begun(output: Path) -> dict[str, Any] | None:
+    """The settings of the run that has left a checkpoint in `output`, if they are known."""
+    file = output / SETTINGS_FILE
+    if last_checkpoint(output) is None or not file.exists():
+        return None
+    return yaml.safe_load(file.read_text("utf-8"))
 
 
 def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> dict[str, Any]:

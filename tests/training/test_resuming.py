@@ -41,6 +41,17 @@ def test_other_settings_or_records_are_refused_and_named(tiny_path: Path, varied
     assert (output / "model.safetensors").read_bytes() == before
 
 
+def test_they_are_refused_before_records_are_read(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    output, other = tmp_path / "output", tmp_path / "other.jsonl"
+    run(tiny_path, varied, output, **STEPS)
+    options = {"checkpoint": tiny_path, "train_files": other, "output_dir": output, **STEPS}
+    with pytest.raises(SystemExit, match="no such file"):  # not there at all
+        main(words(**options))
+    other.write_text("no JSON")
+    with pytest.raises(SystemExit, match="begun with other settings"):
+        main(words(**options))
+
+
 def test_it_may_go_on_for_longer_and_from_other_places(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
     run(tiny_path, varied, tmp_path / "output", **STEPS)
     moved = varied.rename(tmp_path / "moved.jsonl")

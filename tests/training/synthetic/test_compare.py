@@ -57,7 +57,7 @@ def test_answers_are_right(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
     place = PLACES["en"]
     if numbers:
-        seen = " and ".join(numbers)
+        seen = related(*numbers)
         if "greater" in question or "larger" in question:
             return f"{seen}: {place[int(numbers[1]) > int(numbers[0])]}"
         if "smaller" in question:
@@ -71,9 +71,9 @@ def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
     if "How many" in question:
         return str(len((first, second)["second" in question]))
     if "more" in question:
-        return f"{len(first)} and {len(second)}: {place[len(second) > len(first)]}"
+        return f"{related(len(first), len(second))}: {place[len(second) > len(first)]}"
     if "fewer" in question:
-        return f"{len(first)} and {len(second)}: {place[len(second) < len(first)]}"
+        return f"{related(len(first), len(second))}: {place[len(second) < len(first)]}"
     if "same" in question or "the shape" in question or "the colour" in question:
         kind = "shape" if "shape" in question else "colour"
         seen = [getattr(thing, kind) for thing in (first[0], second[0])]
@@ -82,6 +82,10 @@ def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
     shown = [any(thing.shape == name for thing in things) for things in (first, second)]
     assert sum(shown) == 1
     return place[shown[1]]
+
+
+def related(first: int | str, second: int | str) -> str:
+    return f"{first} {'>' if int(first) > int(second) else '<'} {second}"
 
 
 TOLD_IN = {"en": "shows (.+), the second (.+?)[.] ", "zh": "是(.+)，第二张图片是(.+?)。"}
@@ -95,7 +99,8 @@ def test_verdicts_on_what_is_told_are_right_and_balanced(language: Language) -> 
         assert 6 <= len(turns) <= 12
         for asked, told in zip(turns[::2], turns[1::2], strict=True):
             question, answer = asked["content"]["text"], told["content"]["text"]
-            first, second, verdict = re.split(" and |: |和|，", answer)
+            shown, verdict = re.split(": |，", answer)
+            first, relation, second = re.split(" ?(and|和|<|>) ?", shown)
             found = re.search(TOLD_IN[language], question)
             assert found
             assert found.groups() == (first, second)
@@ -103,6 +108,7 @@ def test_verdicts_on_what_is_told_are_right_and_balanced(language: Language) -> 
             if kind in ("shape", "colour"):
                 assert verdict == YES_NO[language][first != second]
             else:
+                assert relation == (">" if int(first) > int(second) else "<")
                 first_is_asked_for = (int(first) > int(second)) == (kind in ("more", "greater"))
                 assert verdict == PLACES[language][not first_is_asked_for]
             verdicts[verdict] += 1
