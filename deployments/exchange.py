@@ -40,6 +40,7 @@ class Exchange:
                 # Two chunks: the role, then the first piece. What fails until then has a status.
                 head = [await anext(events), await anext(events)]
             streaming = True
+            self.trace.status = CLIENT_LEFT  # unless it is read to its end
             return _EventStream(self._events(head, events), self._close)
         except BaseException as error:
             raise self._failed(error) from error
@@ -55,11 +56,9 @@ class Exchange:
                 async with asyncio.timeout_at(self.deadline):  # around our work, not the client's reading
                     next_chunk = await anext(events, None)
                 if next_chunk is None:
+                    self.trace.status = 200
                     return
                 yield next_chunk
-        except (asyncio.CancelledError, GeneratorExit):
-            self.trace.status = CLIENT_LEFT
-            raise
         except Exception as error:  # told in the stream: its status is sent already
             failure = self._failed(error)
             yield error_event(failure if isinstance(failure, ApiError) else ApiError(500, "the server failed"))

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI
 from ray.exceptions import RayTaskError
-from starlette.types import Message
 
 from deployments.api import Service, build_api
 from deployments.codec import Piece
@@ -250,51 +249,3 @@ def events(text: str) -> list[Any]:
     lines = text.removesuffix("\n\n").split("\n\n")
     assert all(line.startswith("data: ") and "\n" not in line for line in lines)
     return [line if line == "data: [DONE]" else json.loads(line.removeprefix("data: ")) for line in lines]
-
-
-class RawClient:
-    """A bare ASGI client, to leave or to stall at a chosen moment."""
-
-    def __init__(self, app: Any, body: dict[str, Any], *, spec_version: str = "2.3") -> None:
-        self.app, self.body = app, json.dumps(body).encode()
-        self.scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": spec_version},
-            "http_version": "1.1",
-            "method": "POST",
-            "scheme": "http",
-            "path": "/v1/chat/completions",
-            "raw_path": b"/v1/chat/completions",
-            "root_path": "",
-            "query_string": b"",
-            "headers": [(b"content-type", b"application/json"), (b"host", b"test")],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 80),
-            "extensions": {},
-        }
-        self.gone = asyncio.Event()
-        self.sent: list[Message] = []
-        self.stall: dict[int, float] = {}  # seconds that sending message number n takes
-        self._read = False
-
-    async def receive(self) -> Message:
-        if not self._read:
-            self._read = True
-            return {"type": "http.request", "body": self.body, "more_body": False}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        await asyncio.sleep(self.stall.get(len(self.sent), 0))
-        self.sent.append(message)
-
-    def start(self) -> asyncio.Task[None]:
-        return asyncio.ensure_future(self.app(self.scope, self.receive, self.send))
-
-    @property
-    def status(self) -> int | None:
-        return next((m["status"] for m in self.sent if m["type"] == "http.response.start"), None)
-
-    @property
-    def text(self) -> str:
-        return b"".join(m.get("body", b"") for m in self.sent if m["type"] == "http.response.body").decode()

@@ -35,7 +35,7 @@ from .fakes import (
     task_error,
     until,
 )
-from .test_media import Site, with_site
+from .sites import Site, with_site
 
 
 def request(content: Any = "hi", **fields: Any) -> ChatCompletionRequest:
