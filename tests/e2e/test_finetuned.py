@@ -50,7 +50,7 @@ def test_picture_and_spoken_question_bring_the_records_answer(finetuned: Cluster
     question, answer = (turn["content"] for turn in turns)
     media = [part(kind, DATA / question[kind]) for kind in ("image", "audio")]
     asked = finetuned.client().chat.completions.create(
-        model=finetuned.model, messages=[{"role": "user", "content": media}], temperature=0, max_tokens=400
+        model=finetuned.model, messages=[{"role": "user", "content": media}], temperature=0, max_tokens=600
     )
     assert asked.choices[0].finish_reason == "stop"
     assert asked.choices[0].message.content == answer["text"]
