@@ -73,16 +73,15 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
     """
     refuse_other_run(data, tuning, training)
     output = Path(training.output_dir)
-    last = last_checkpoint(output)
+    last, file = last_checkpoint(output), output / SETTINGS_FILE
     if last and not training.resume:
         if training.should_save:
             log.info("removing the checkpoints of an earlier run in %s", output)
             for old in checkpoints(output):
                 shutil.rmtree(old)
         last = None
-    if training.should_save and (last is None or _begun(output) is None):
+    if training.should_save and not (last and file.exists()):
         output.mkdir(parents=True, exist_ok=True)
-        file = output / SETTINGS_FILE
         whole = file.with_suffix(".tmp")  # other processes may be reading
         whole.write_text(yaml.safe_dump(_settings(data, tuning, training)), encoding="utf-8")
         whole.replace(file)

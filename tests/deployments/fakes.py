@@ -99,6 +99,10 @@ def pieces(*texts: str, reason: str = "stop", index: int = 0) -> list[Step]:
     ]
 
 
+FIRST = pieces("Hello", ", ", "world")[:1]
+"""The beginning of an answer that goes on."""
+
+
 class FakeStages:
     """Encoders and a decoder that follow a script: a piece is sent, an error raised, an event or a
     number of seconds awaited. The last script goes for all later calls, too."""

@@ -12,18 +12,7 @@ from deployments.codec import Piece
 from pipeline.types import Delta, LogprobText, TokenText
 
 from .clients import official
-from .fakes import (
-    MODEL,
-    USAGE,
-    House,
-    audio,
-    chat,
-    events,
-    image,
-    logged,
-    pieces,
-    run,
-)
+from .fakes import MODEL, USAGE, House, audio, chat, events, image, logged, pieces, run
 
 TOKEN = LogprobText(TokenText("a", b"a", -0.1), (TokenText("a", b"a", -0.1), TokenText("b", b"b", -2.0)))
 

@@ -13,19 +13,7 @@ from ray.serve import exceptions as serve_errors
 from pipeline.errors import ContextOverflow, GenerationFailed, InvalidMedia, MediaTooLarge, Overloaded
 
 from .clients import RawClient, official
-from .fakes import (
-    MODEL,
-    House,
-    chat,
-    events,
-    image,
-    pieces,
-    run,
-    task_error,
-)
-
-FIRST = pieces("Hello", ", ", "world")[:1]
-
+from .fakes import FIRST, MODEL, House, chat, events, image, pieces, run, task_error
 
 BEFORE: list[tuple[BaseException, int, str]] = [
     (task_error(InvalidMedia("m", "p")), 400, "invalid_media"),

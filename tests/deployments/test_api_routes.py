@@ -9,13 +9,7 @@ import httpx
 import pytest
 from ray import exceptions as ray_errors
 
-from .fakes import (
-    MODEL,
-    STAGES,
-    House,
-    image,
-    run,
-)
+from .fakes import MODEL, STAGES, House, image, run
 
 
 class TestRefusals:
