@@ -134,6 +134,8 @@ class TestText:
     def test_at_the_limits(self, house: House) -> None:
         house.configure(max_text_characters=2, max_media=2, max_answers=2)
         run(text(house, [image(), audio(), {"type": "text", "text": "12"}], n=2))
+        assert len(house.stages.encoded) == 2
+        assert [request.n for request in house.stages.requests] == [2]
 
     @pytest.mark.parametrize(
         ("content", "down", "missing"),

@@ -258,7 +258,10 @@ class TestMessages:
 
     def test_text_parts(self) -> None:
         for role in ("system", "developer", "user", "assistant"):
-            ChatCompletionRequest.model_validate({"model": MODEL, "messages": [{"role": role, "content": [TEXT]}]})
+            body = ChatCompletionRequest.model_validate(
+                {"model": MODEL, "messages": [*chat()["messages"], {"role": role, "content": [TEXT]}]}
+            )
+            assert [part.model_dump() for part in body.messages[-1].content] == [TEXT]  # type: ignore[union-attr]
 
     def test_media_in_any_number_and_order(self) -> None:
         parts = [audio(), TEXT, image(), image(), TEXT, audio()]
@@ -267,7 +270,8 @@ class TestMessages:
 
     @pytest.mark.parametrize("detail", ["auto", "low", "high"])
     def test_detail(self, detail: str) -> None:
-        parse(content=[{"type": "image_url", "image_url": {"url": "http://x/a.png", "detail": detail}}])
+        part = {"type": "image_url", "image_url": {"url": "http://x/a.png", "detail": detail}}
+        assert parse(content=[part]).messages[0].content[0].model_dump() == part  # type: ignore[union-attr,index]
 
     def test_an_answer_comes_back_as_the_client_holds_it(self) -> None:
         # What `messages.append(response.choices[0].message)` sends, in the client's several ways.

@@ -49,12 +49,13 @@ PLACES: dict[Language, tuple[str, str]] = {"en": ("the first", "the second"), "z
 ORDINALS: dict[Language, tuple[str, str]] = {"en": ("first", "second"), "zh": ("一", "二")}
 YES_NO: dict[Language, tuple[str, str]] = {"en": ("yes", "no"), "zh": ("一样", "不一样")}
 
-SEEN: dict[Language, str] = {"en": "{} {} {}: {}", "zh": "{}{}{}，{}"}
-"""An answer says first what each picture shows, of numbers and counts also which is greater ("5 < 7: the second"),
-then what follows from it. Asked for what follows alone, the decoder chose at random whatever it was trained on, though
-it could tell of either picture what it shows; without the sign it chose wrongly in a third of cases."""
+SEEN: dict[Language, str] = {"en": "{} and {}: {}", "zh": "{}和{}，{}"}
+GREATER: dict[Language, str] = {"en": "{0} and {1}, {0} {2} {1}: {3}", "zh": "{0}和{1}，{0}{2}{1}，{3}"}
+"""An answer says first what each picture shows, of numbers and counts then which is greater, and last what follows:
+"5 and 7, 5 < 7: the second". Asked for the last alone, the decoder chose at random whatever it was trained on, though
+it could tell of either picture what it shows; without the sign it chose wrongly in a third of cases, and most of what
+was wrong when the sign stood between the first mention of both was that sign."""
 
-AND: dict[Language, str] = {"en": "and", "zh": "和"}
 NUMERIC = ("more", "fewer", "greater", "smaller")
 
 TOLD: dict[Language, str] = {
@@ -168,8 +169,10 @@ def _two_numbers(rng: random.Random) -> tuple[str, str]:
 
 
 def _compared(rng: random.Random, language: Language, kind: str, seen: Sequence[str], verdict: str) -> Pair:
-    sign = (">" if int(seen[0]) > int(seen[1]) else "<") if kind in NUMERIC else AND[language]
-    return rng.choice(WORDINGS[language][kind]), SEEN[language].format(seen[0], sign, seen[1], verdict)
+    question = rng.choice(WORDINGS[language][kind])
+    if kind not in NUMERIC:
+        return question, SEEN[language].format(*seen, verdict)
+    return question, GREATER[language].format(*seen, ">" if int(seen[0]) > int(seen[1]) else "<", verdict)
 
 
 def _of_each(rng: random.Random, language: Language, kind: str, answers: Sequence[str]) -> list[Pair]:

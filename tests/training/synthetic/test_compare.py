@@ -85,7 +85,7 @@ def expected(question: str, scenes: list[Scene], numbers: list[str]) -> str:
 
 
 def related(first: int | str, second: int | str) -> str:
-    return f"{first} {'>' if int(first) > int(second) else '<'} {second}"
+    return f"{first} and {second}, {first} {'>' if int(first) > int(second) else '<'} {second}"
 
 
 TOLD_IN = {"en": "shows (.+), the second (.+?)[.] ", "zh": "是(.+)，第二张图片是(.+?)。"}
@@ -99,16 +99,18 @@ def test_verdicts_on_what_is_told_are_right_and_balanced(language: Language) -> 
         assert 6 <= len(turns) <= 12
         for asked, told in zip(turns[::2], turns[1::2], strict=True):
             question, answer = asked["content"]["text"], told["content"]["text"]
-            shown, verdict = re.split(": |，", answer)
-            first, relation, second = re.split(" ?(and|和|<|>) ?", shown)
+            *judged, verdict = re.split("[:,，] ?", answer)
+            first, second = re.split(" ?(?:and|和) ?", judged[0])
             found = re.search(TOLD_IN[language], question)
             assert found
             assert found.groups() == (first, second)
             (kind,) = (kind for kind, wordings in WORDINGS[language].items() if question[found.end() :] in wordings)
             if kind in ("shape", "colour"):
+                assert len(judged) == 1
                 assert verdict == YES_NO[language][first != second]
             else:
-                assert relation == (">" if int(first) > int(second) else "<")
+                sign = ">" if int(first) > int(second) else "<"
+                assert judged[1].replace(" ", "") == f"{first}{sign}{second}"
                 first_is_asked_for = (int(first) > int(second)) == (kind in ("more", "greater"))
                 assert verdict == PLACES[language][not first_is_asked_for]
             verdicts[verdict] += 1
