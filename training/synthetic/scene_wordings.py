@@ -59,10 +59,6 @@ ANSWERS: dict[Language, dict[str, str]] = {
 }
 
 
-COUNTED: dict[Language, tuple[str, str]] = {"en": (", ", "{}: {}"), "zh": ("、", "{}：{}")}
-"""What stands between the things counted, and before their number."""
-
-
 def plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("s") else "s")
 

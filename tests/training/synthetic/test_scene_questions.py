@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from training.synthetic.example import Language, Split
-from training.synthetic.scene import COLOURS, Scene, Thing, random_scene
+from training.synthetic.scene import COLOURS, Scene, random_scene
 from training.synthetic.scene_questions import Pair, many_questions, questions, scene_example
-from training.synthetic.scene_wordings import CELLS_EN, COLOURS_ZH, SHAPES_ZH, SPOKEN_WORDS_EN, plural
+from training.synthetic.scene_wordings import CELLS_EN, SHAPES_ZH, SPOKEN_WORDS_EN, plural
 from training.synthetic.shapes import SHAPES
 
 SHAPE = "|".join(SHAPES)
@@ -26,9 +26,7 @@ def answer_en(scene: Scene, question: str) -> str:
     colours = re.findall(rf"\b({COLOUR})\b", q)
     fits = [t for t in scene.things if t.shape in (shapes or SHAPES) and t.colour in (colours or COLOURS)]
     if q.startswith("how many"):
-        if not (fits and shapes + colours):
-            return str(len(fits))
-        return f"{', '.join(listed(fits, by_colour=bool(shapes)))}: {len(fits)}"
+        return str(len(fits))
     if re.search(r"(is there|do you see) an? ", q):
         return "yes" if fits else "no"
     if not fits:
@@ -42,12 +40,6 @@ def answer_en(scene: Scene, question: str) -> str:
         assert fits[0].cell is not None
         return CELLS_EN[fits[0].cell]
     return fits[0].colour if "colour" in q else fits[0].shape
-
-
-def listed(things: list[Thing], by_colour: bool) -> list[str]:
-    if by_colour:
-        return sorted((thing.colour for thing in things), key=list(COLOURS).index)
-    return sorted((thing.shape for thing in things), key=SHAPES.index)
 
 
 ASKED = (questions, many_questions)
@@ -69,15 +61,11 @@ def test_answers_are_right_and_unambiguous(seed: int, ask: Callable[..., list[Pa
 def test_chinese_counts_and_existence(seed: int, ask: Callable[..., list[Pair]]) -> None:
     rng = random.Random(seed)
     scene = random_scene(rng)
-    there = {shape: [thing for thing in scene.things if thing.shape == shape] for shape in SHAPES}
+    there = Counter(thing.shape for thing in scene.things)
     for question, answer in ask(rng, scene, "zh"):
         named = [shape for shape, name in SHAPES_ZH.items() if name in question]
         if re.fullmatch("图片里有几个.+形？|一共有几个.+形？|有多少个.+形？", question) and "色的" not in question:
-            if named and there[named[0]]:
-                colours = [COLOURS_ZH[colour] for colour in listed(there[named[0]], by_colour=True)]
-                assert answer == f"{'、'.join(colours)}：{len(colours)}"
-            else:
-                assert answer == ("0" if named else str(len(scene.things)))
+            assert answer == str(there[named[0]] if named else len(scene.things))
         if re.fullmatch("图片里有(没有)?.+形吗?？", question) and "色的" not in question and "几个" not in question:
             assert answer == ("有" if there[named[0]] else "没有")
 
@@ -101,7 +89,7 @@ def test_examples(language: Language, split: Split) -> None:
         example, again = (scene_example(random.Random(seed), language, split) for _ in range(2))
         turns = example.conversations
         assert [turn["role"] for turn in turns] == ["user", "assistant"] * (len(turns) // 2)
-        assert len(turns) // 2 == 1 if split == "test" else 3 <= len(turns) // 2 <= 12
+        assert len(turns) // 2 == 1 if split == "test" else 3 <= len(turns) // 2 <= 8
         assert ["image" in turn["content"] for turn in turns] == [True] + [False] * (len(turns) - 1)
         assert [turn["content"].get("text") for turn in turns] == [
             turn["content"].get("text") for turn in again.conversations
