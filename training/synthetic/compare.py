@@ -53,8 +53,8 @@ SEEN: dict[Language, str] = {"en": "{} and {}: {}", "zh": "{}和{}，{}"}
 GREATER: dict[Language, str] = {"en": "{0} and {1}, {0} {2} {1}: {3}", "zh": "{0}和{1}，{0}{2}{1}，{3}"}
 """An answer says first what each picture shows, of numbers and counts then which is greater, and last what follows:
 "5 and 7, 5 < 7: the second". Asked for the last alone, the decoder chose at random whatever it was trained on, though
-it could tell of either picture what it shows; without the sign it chose wrongly in a third of cases, and most of what
-was wrong when the sign stood between the first mention of both was that sign."""
+it could tell of either picture what it shows; without the sign it chose wrongly in a third of cases; and where the sign
+stood before the second number had been said, it was the sign that was mostly wrong."""
 
 NUMERIC = ("more", "fewer", "greater", "smaller")
 
