@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from deployments.metrics import DecoderMetrics, EncoderMetrics, IngressMetrics
 
 
@@ -12,6 +14,9 @@ def test_ingress_tags() -> None:
         histogram.observe(0.1)
     for gauge in (metrics.active, metrics.cache_bytes):
         gauge.set(0)
+    for metric, tag in ((metrics.requests, "status"), (metrics.tokens, "kind"), (metrics.cache_lookups, "outcome")):
+        with pytest.raises(ValueError, match=tag):
+            metric.inc()
 
 
 def test_encoders_differ_by_modality_and_unit() -> None:

@@ -73,7 +73,8 @@ class TestFile:
 
     def test_user_configs(self, path: Path) -> None:
         for name, deployment in deployments(path).items():
-            SETTINGS[name].model_validate(deployment.get("user_config") or {})
+            written = deployment.get("user_config") or {}
+            assert SETTINGS[name].model_validate(written).model_dump(mode="json", exclude_unset=True) == written
 
     def test_decoder_queue_fits_the_replica(self, path: Path) -> None:
         decoder = deployments(path)["LanguageDecoder"]
