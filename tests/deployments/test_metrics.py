@@ -36,13 +36,6 @@ def test_two_metrics_share_no_tags() -> None:
     assert metrics.batch.info["default_tags"] is not metrics.queued.info["default_tags"]
 
 
-def test_decoder() -> None:
-    metrics = DecoderMetrics()
-    for gauge in (metrics.running, metrics.waiting, metrics.blocks, metrics.blocks_total, metrics.preemptions):
-        gauge.set(1)
-    metrics.batch.observe(2)
-
-
 def test_names_are_ours_and_unique() -> None:
     groups = (IngressMetrics(), EncoderMetrics("image", "slice"), DecoderMetrics())
     names = [metric.info["name"] for group in groups for metric in vars(group).values()]

@@ -12,17 +12,22 @@ from .media import SOUND, audio, image, noise_png, text
 
 METRICS = (
     "megrez_requests",
+    "megrez_requests_active",
     "megrez_tokens",
     "megrez_time_to_first_token_seconds_bucket",
     "megrez_time_per_output_token_seconds_bucket",
     "megrez_sequences_running",
     "megrez_sequences_waiting",
     "megrez_kv_blocks_used",
+    "megrez_kv_blocks_total",
+    "megrez_preemptions",
     "megrez_batch_sequences_bucket",
     "megrez_encode_seconds_per_slice_bucket",
     "megrez_encode_seconds_per_second_bucket",
     "megrez_encode_batch_units_bucket",
+    "megrez_encode_queued_units",
     "megrez_media_cache_lookups",
+    "megrez_media_cache_bytes",
 )
 
 
