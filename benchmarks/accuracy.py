@@ -113,6 +113,8 @@ def versions() -> dict[str, str]:
 
 def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """The result as it is written, and as it is printed."""
+    if args.output.is_dir():
+        raise DataError(f"--output {args.output} is a directory, not a file to write")
     goals = read_goals(args.goals) if args.goals else {}
     cases = read_all(args, goals)
     date, begin = datetime.now(UTC), time.perf_counter()
@@ -160,8 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, GoalsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    args.output.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print(text)
+    written = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
+    args.output.write_bytes(written.encode("utf-8", "backslashreplace"))  # half a surrogate pair as JSON escapes it
+    print(text.encode("utf-8", "backslashreplace").decode())
     print(f"written to {args.output}")
     missed = any(group["verdict"] not in (None, "pass") for group in result["groups"])
     return 1 if result["errors"] or missed else 0

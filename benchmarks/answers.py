@@ -38,7 +38,7 @@ class AnswerFile:
 
     def add(self, answer: Answer) -> None:
         line = json.dumps(asdict(answer), ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
+        self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")  # half a surrogate pair as JSON escapes it
         self._file.flush()
 
     def __enter__(self) -> AnswerFile:

@@ -13,10 +13,11 @@ LONG_ANSWER = 5  # words; from here on a lone "A" is likely the article
 
 _WRAPPED = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
 _LEADING = re.compile(r"[\W_]*([A-Z])\s*[.):,、]")
-_MARKED = re.compile(
-    r"(?:(?i:\b(?:answer|option|choice))|答案|选项|选择?)(?:\s|[:*_(\"'「“]|(?i:\bis\b)|为|是|应|选)*([A-Z])(?![A-Za-z])"
-)
+_BETWEEN = r"""(?:\s|[:*_("'「“]|(?i:\b(?:is|option|choice)\b)|选项|为|是|应|选)*([A-Z])(?![A-Za-z])"""
+_ANSWER = re.compile(rf"(?:(?i:\banswer)|答案|选(?!项)择?){_BETWEEN}")
+_OPTION = re.compile(rf"(?:(?i:\b(?:option|choice))|选项){_BETWEEN}")
 _ALONE = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])")
+_LISTED = re.compile(r"(?<![A-Za-z])(?:[B-Z](?![A-Za-z'])|A(?=\s*(?:[.):,、;]|$)))")
 
 
 def chosen(answer: str, options: Mapping[str, str]) -> str | None:
@@ -28,10 +29,11 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
 
     1. nothing but a letter: "B", "(b)", "**B**."
     2. nothing but an option's text: "blue"
-    3. a letter and a separator in front: "B. blue", "(B) blue"
+    3. a letter and a separator in front, and no other letter behind it: "B. blue", "(B) blue", "B. A blue one"
     4. a letter behind a word that announces it, the last such: "The answer is B", "答案是B", "故选B"
-    5. one letter alone anywhere: "It must be B, the blue one"
-    6. one option's text anywhere: "I see a blue circle"
+    5. one letter that is called an option, and no other: "Option A is what I see"
+    6. one letter alone anywhere: "It must be B, the blue one"
+    7. one option's text anywhere: "I see a blue circle"
     """
     letters = set(options) or set(LETTERS)
     answer = unicodedata.normalize("NFKC", answer).strip()
@@ -39,10 +41,17 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
         return match[1].upper()
     if letter := _only(key for key, text in options.items() if _fold(text) == _fold(answer)):
         return letter
-    if (match := _LEADING.match(answer)) and match[1] in letters:
+    if (
+        (match := _LEADING.match(answer))
+        and match[1] in letters
+        and not _others(answer[match.end() :], letters - {match[1]})
+    ):
         return match[1]
-    if marked := [letter for letter in _MARKED.findall(answer) if letter in letters]:
-        return str(marked[-1])
+    if announced := [letter for letter in _ANSWER.findall(answer) if letter in letters]:
+        return str(announced[-1])
+    named = _only(letter for letter in _OPTION.findall(answer) if letter in letters)
+    if named and not _others(answer, letters - {named}):
+        return named
     alone = _only(letter for letter in _ALONE.findall(answer) if letter in letters)
     if alone and not (alone == "A" and len(answer.split()) > LONG_ANSWER):
         return alone
@@ -53,9 +62,14 @@ def _fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(".。 ")
 
 
+def _others(answer: str, letters: set[str]) -> set[str]:
+    """Which of these stand alone; an "A" only where it can't be the article."""
+    return letters.intersection(_LISTED.findall(answer))
+
+
 def _occurs(text: str, answer: str) -> bool:
-    """As whole words, where the text begins or ends with Latin letters or digits."""
-    return re.search(rf"(?<![a-z0-9]){re.escape(text)}(?![a-z0-9])", answer) is not None
+    """As whole words and numbers, where the text begins or ends with Latin letters or digits."""
+    return re.search(rf"(?<![a-z0-9])(?<!\d[.,]){re.escape(text)}(?![a-z0-9])(?![.,]\d)", answer) is not None
 
 
 def _only(found: Iterable[str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,11 +15,16 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from pipeline.errors import MegrezError
 
-from .dataset import SPEECH_TEXT
+from .dataset import SPEECH_TEXT, check_weights
 from .hardware import trains_in_bfloat16
 from .tuning import TuningArguments
 
 PRECISIONS = ("auto", "bfloat16", "float32")
+INSTEAD = {"bf16": "precision", "fp16": "precision", "resume_from_checkpoint": "resume"}
+"""transformers' options that ours replace."""
+
+OF_ADAMW = ("optim", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""Settings of transformers that Muon has its own for."""
 
 
 @dataclass
@@ -51,7 +56,11 @@ class DataArguments:
         default=1.0, metadata={"help": "with muon, the encoders' learning rate as a share of learning_rate"}
     )
     ema_decay: float = field(
-        default=0.0, metadata={"help": "an exponential average of the weights is saved instead of the last; 0: off"}
+        default=0.0,
+        metadata={
+            "help": "an exponential average of the weights is saved, and evaluated at the end, instead of the last; "
+            "0: off"
+        },
     )
 
 
@@ -96,6 +105,9 @@ def parse(argv: Sequence[str] | None = None) -> Arguments:
     unknown = sorted(set(config) - known)
     if unknown:
         raise MegrezError(f"unknown option(s) in the configuration: {', '.join(unknown)}")
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in rest if word.startswith("--")}
+    for name in sorted(INSTEAD.keys() & (given | set(config))):
+        raise MegrezError(f"{name} is not used: set {INSTEAD[name]} instead")
     parser.set_defaults(**{name: value for name, value in config.items() if value in (None, [])})
     try:
         data, tuning, training, _ = parser.parse_args_into_dataclasses([*_words(config), *rest])
@@ -109,14 +121,37 @@ def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArgum
     for name, value, allowed in (
         ("speech_text", data.speech_text, SPEECH_TEXT),
         ("save_dtype", data.save_dtype, PRECISIONS[1:]),
+        ("attention", data.attention, ("auto", "torch", "flash")),
     ):
         _one_of(name, value, allowed)
-    if not 0 <= data.ema_decay < 1 or not 0 <= data.eval_share < 1:
-        raise MegrezError("ema_decay and eval_share must be at least 0 and under 1")
-    if data.encoder_share < 0:
-        raise MegrezError("encoder_share must be at least 0")
-    if data.encoder_share != 1 and not data.muon:
-        raise MegrezError("encoder_share needs muon: true")
+    for name in ("max_slice_nums", "scale_resolution", "model_max_length"):
+        if (given := getattr(data, name)) is not None and given < 1:
+            raise MegrezError(f"{name} must be positive, not {given}")
+    wrong = (
+        (not 0 <= data.ema_decay < 1 or not 0 <= data.eval_share < 1, "ema_decay and eval_share must be 0 to under 1"),
+        (data.eval_share and data.eval_files, "eval_share would hold records out beside eval_files: choose one"),
+        (data.encoder_share < 0, "encoder_share must be at least 0"),
+        (data.encoder_share != 1 and not data.muon, "encoder_share needs muon: true"),
+        (
+            data.muon and any(getattr(training, f.name) != f.default for f in fields(training) if f.name in OF_ADAMW),
+            f"muon has settings of its own: leave {', '.join(OF_ADAMW)} as they are",
+        ),
+        (
+            training.deepspeed and (data.muon or data.ema_decay),
+            "muon and ema_decay need whole tensors in each process; DeepSpeed has pieces of them",
+        ),
+        (
+            data.ema_decay and training.load_best_model_at_end,
+            "load_best_model_at_end chooses among weights that ema_decay replaces: choose one",
+        ),
+        (training.label_smoothing_factor, "label_smoothing_factor is not supported"),
+        (tuning.use_lora and tuning.lora_r < 1, f"lora_r must be positive, not {tuning.lora_r}"),
+    )
+    for is_wrong, what in wrong:
+        if is_wrong:
+            raise MegrezError(what)
+    if data.train_weights:
+        check_weights(len(data.train_files), data.train_weights)
     if training.n_gpu > 1:
         raise MegrezError(
             f"one process sees {training.n_gpu} GPUs: start one a GPU with torchrun --nproc_per_node {training.n_gpu}, "

@@ -20,6 +20,12 @@ log = logging.getLogger(__name__)
 SPEECH_TEXT = ("keep", "drop", "both")
 
 
+def check_weights(files: int, weights: Sequence[float]) -> None:
+    """Raises MegrezError unless each file has a weight over 0."""
+    if len(weights) != files or min(weights) <= 0:
+        raise MegrezError(f"{files} data files need as many weights over 0, not {list(weights)}")
+
+
 @dataclass
 class RecordDataset(Dataset[Features]):
     """Records that have been checked. Media are decoded when an item is asked for; `lengths` are tokens."""
@@ -72,7 +78,7 @@ def prepare(
             len(long), len(chosen), model_max_length, ", ".join(long[:SHOWN]), more,
         )  # fmt: skip
     if not kept:
-        raise DataError([f"no record fits model_max_length {model_max_length}"])
+        raise DataError([f"{records[0].where.rpartition(':')[0]}: no record fits model_max_length {model_max_length}"])
     return RecordDataset(kept, lengths, featurise)
 
 
@@ -81,8 +87,7 @@ class Mixture(Dataset[Features]):
     drawn by the seed: the same in every epoch. A warning says how many are never used."""
 
     def __init__(self, parts: Sequence[RecordDataset], weights: Sequence[float], seed: int) -> None:
-        if len(parts) != len(weights) or min(weights) <= 0:
-            raise MegrezError(f"{len(parts)} data files need as many weights over 0, not {list(weights)}")
+        check_weights(len(parts), weights)
         self.places: list[tuple[RecordDataset, int]] = []
         for number, (part, weight) in enumerate(zip(parts, weights, strict=True)):
             rng = random.Random(f"{seed} {number}")

@@ -51,7 +51,7 @@ def ask(url: str, data: Path, result: Path, *options: str) -> None:
     """The accuracy benchmark on a server; its JSON goes to `result`, the answers beside it."""
     command = [sys.executable, "-m", "benchmarks.accuracy", str(data), "--base-url", f"{url}/v1"]
     code = subprocess.run([*command, "--output", str(result), *options], cwd=ROOT, check=False).returncode
-    if code not in (0, 1):  # 1: asked, but a goal was missed
+    if code not in (0, 1):  # 1: asked, but a goal was missed or a request failed, which the result tells
         raise SystemExit(f"the accuracy benchmark ended with {code}")
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import MegrezError
 from pipeline.model.weights import torch_dtype, unused_tensors
 
 from .arguments import DataArguments, FinetuneArguments, parse
+from .average import ExponentialAverage
 from .collator import collate
 from .dataset import Mixture, RecordDataset, prepare
 from .features import Featuriser
@@ -31,7 +32,7 @@ from .muon import MuonAdamW
 from .records import DataError, read_records
 from .resuming import refuse_other_run, resume_from
 from .saving import save_released
-from .trainer import ExponentialAverage, OmniTrainer
+from .trainer import OmniTrainer
 from .tuning import TuningArguments, apply_tuning, gather_encoders_whole, released_tensors, save_adapters
 
 log = logging.getLogger(__name__)
@@ -62,14 +63,12 @@ def train_on(
     train: Dataset, held: Dataset | None, data: DataArguments, tuning: TuningArguments, training: FinetuneArguments
 ) -> dict[str, float]:
     """Trains on any datasets of Features, and saves."""
-    if training.deepspeed and (data.muon or data.ema_decay):
-        raise MegrezError("muon and ema_decay need whole tensors in each process; DeepSpeed has pieces of them")
     model = OmniForTraining.from_pretrained(_checkpoint(data), attention_for(training, data.attention))
     apply_tuning(model, tuning)
     last = resume_from(data, tuning, training)
     if held is not None and training.eval_strategy == "no":
-        training.eval_strategy = training.save_strategy
-        training.eval_steps = training.save_steps
+        training.eval_strategy = "steps" if training.eval_steps else training.save_strategy
+        training.eval_steps = training.eval_steps or training.save_steps
     if is_deepspeed_zero3_enabled():
         gather_encoders_whole(model)
     average = ExponentialAverage(data.ema_decay) if data.ema_decay else None
@@ -90,26 +89,21 @@ def train_on(
         callbacks=[average] if average else None,
         optimizers=(optimizer, None),
     )
+    trainer.average = average
     if last:
         log.info("going on from %s", last)
     metrics = dict(trainer.train(resume_from_checkpoint=str(last) if last else None).metrics)
+    if average:
+        average.apply(model)
     if held is not None:
         metrics |= trainer.evaluate()
-    save(trainer, model, average, data, tuning)
+    save(trainer, model, data, tuning)
     return metrics
 
 
-def save(
-    trainer: OmniTrainer,
-    model: OmniForTraining,
-    average: ExponentialAverage | None,
-    data: DataArguments,
-    tuning: TuningArguments,
-) -> None:
+def save(trainer: OmniTrainer, model: OmniForTraining, data: DataArguments, tuning: TuningArguments) -> None:
     """The final checkpoint, by the first process, in the released layout; adapters beside it."""
     output = Path(trainer.args.output_dir)
-    if average:
-        average.apply(model)
     state = model.state_dict()
     if trainer.is_deepspeed_enabled:  # each process holds pieces of the tensors
         state = trainer.accelerator.get_state_dict(trainer.deepspeed)

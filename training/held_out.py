@@ -40,6 +40,8 @@ def store_answers(checkpoint: Path, output: Path) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder, served(checkpoint, Path(folder)) as url:
         result = Path(folder) / "result.json"
         ask(url, cases, result, "--concurrency", "1")
+        if failures := json.loads(result.read_text("utf-8"))["failures"]:
+            raise SystemExit(f"nothing stored: {len(failures)} requests failed, the first with {failures[0]['error']}")
         ids = [json.loads(line)["id"] for line in cases.read_text("utf-8").splitlines()]
         kept = result.with_suffix(".answers.jsonl").read_text("utf-8").splitlines()
     answers = dict(zip(ids, (json.loads(line)["text"] for line in kept), strict=True))  # one at a time: in order

@@ -24,16 +24,21 @@ SETTINGS_FILE = "settings.yaml"
 TRAINER_SETTINGS = (
     "learning_rate",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
     "weight_decay",
     "max_grad_norm",
     "optim",
+    "optim_args",
     "adam_beta1",
     "adam_beta2",
+    "adam_epsilon",
+    "bf16",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "world_size",
     "train_sampling_strategy",
+    "dataloader_drop_last",
     "seed",
     "data_seed",
 )
@@ -80,6 +85,13 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
             for old in checkpoints(output):
                 shutil.rmtree(old)
         last = None
+    if last and not ((last / "scheduler.pt").exists() or any(last.glob("global_step*"))):  # ours, or DeepSpeed's
+        raise MegrezError(
+            f"{last} holds weights alone (save_only_model), from which the same run can't go on: "
+            "choose another output_dir, or begin anew with --resume false"
+        )
+    if last and not file.exists():
+        log.warning("%s is missing: nobody knows with which settings %s was begun", file, output)
     if training.should_save and not (last and file.exists()):
         output.mkdir(parents=True, exist_ok=True)
         whole = file.with_suffix(".tmp")  # other processes may be reading

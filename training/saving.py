@@ -39,7 +39,9 @@ def save_released(
     if preprocessor:
         file = output / "preprocessor_config.json"
         settings = json.loads(file.read_text("utf-8")) if file.exists() else {}
-        file.write_text(json.dumps(settings | dict(preprocessor), indent=2) + "\n", encoding="utf-8")
+        inner = settings.get("image_processor")  # where there is one, its keys are those that are read
+        (inner if isinstance(inner, dict) else settings).update(preprocessor)
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     for old in output.glob("model*.safetensors*"):
         old.unlink()
     state = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}

@@ -1,41 +1,102 @@
-"""transformers' Trainer over our batches, and a callback that keeps an average of the weights."""
+"""transformers' Trainer over our batches, each item once an epoch in however many processes."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 
-log = logging.getLogger(__name__)
-
-EMA_FILE = "ema.safetensors"
+from .average import ExponentialAverage
+from .features import Features
+from .model import IGNORED
 
 
 class OmniTrainer(Trainer):
-    """Groups by the lengths that our datasets know; everything else is the library's."""
+    """The library's, but for the order of the items, what fills up the last batch, and the loss of an evaluation.
+
+    `average` is saved with each checkpoint.
+    """
+
+    average: ExponentialAverage | None = None
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         data: Any = train_dataset or self.train_dataset
         args = self.args
-        if args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         seed = args.seed if args.data_seed is None else args.data_seed
-        return ByLength(batch, data.lengths, seed, lambda: int(self.state.epoch or 0))
+
+        def epoch() -> int:
+            return int(self.state.epoch or 0)
+
+        order: Sampler[int]
+        if args.train_sampling_strategy == "group_by_length":
+            batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            order = ByLength(batch, data.lengths, seed, epoch)
+        elif args.train_sampling_strategy == "random":
+            order = Shuffled(len(data), seed, epoch)
+        else:
+            order = SequentialSampler(data)
+        return order if args.dataloader_drop_last else self._filled(order, len(data), args.train_batch_size)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
-        return SequentialSampler(eval_dataset)  # type: ignore[arg-type]
+        data: Any = eval_dataset
+        return self._filled(SequentialSampler(data), len(data), self.args.eval_batch_size)
+
+    def _filled(self, order: Sampler[int], count: int, batch: int) -> Sampler[int]:
+        """Several processes take a batch each in turn. Where the last of them had none left, accelerate would give
+        them items from the beginning once more."""
+        return FilledUp(order, count, batch * self.args.world_size) if self.args.world_size > 1 else order
+
+    def _get_dataloader(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Any:
+        return super()._get_dataloader(WithBlank(dataset), *args, **kwargs)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[torch.Tensor, None, None]:
+        """Keeps the sum of the losses and the number of tokens, for `evaluation_loop`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            total = model(**inputs, num_items_in_batch=1)["loss"]
+        self._evaluated += torch.stack([total.double(), (inputs["labels"] != IGNORED).sum()])
+        return total, None, None
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """The mean loss of all tokens, whatever their batches and processes."""
+        self._evaluated = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        result = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        total, count = self.accelerator.reduce(self._evaluated).tolist()
+        result.metrics[f"{metric_key_prefix}_loss"] = total / max(count, 1)
+        return result
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The average first: once the library has written its state, the checkpoint counts as whole."""
+        if self.average and self.args.should_save:
+            self.average.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        super()._save_checkpoint(model, trial)
+
+
+class Shuffled(Sampler[int]):
+    """`count` items in an order that depends on the seed and the epoch alone: one broken off goes on in it."""
+
+    def __init__(self, count: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.count, self.seed, self.epoch = count, seed, epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed + self.epoch()))
+        return iter(order.tolist())
 
 
 class ByLength(LengthGroupedSampler):
-    """The library's, in an order that depends on the seed and the epoch alone: one broken off goes on in it."""
+    """The library's, in such an order."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, epoch: Callable[[], int]) -> None:
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -44,6 +105,37 @@ class ByLength(LengthGroupedSampler):
     def __iter__(self) -> Iterator[int]:
         self.generator.manual_seed(self.seed + self.epoch())
         return super().__iter__()
+
+
+BLANK = -1
+"""The item that teaches nothing."""
+
+
+class FilledUp(Sampler[int]):
+    """Another order, and then BLANK up to a multiple."""
+
+    def __init__(self, order: Sampler[int], count: int, multiple: int) -> None:
+        self.order, self.blanks, self.count = order, -count % multiple, count
+
+    def __len__(self) -> int:
+        return self.count + self.blanks
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order
+        yield from [BLANK] * self.blanks
+
+
+class WithBlank(Dataset[Features]):
+    """A dataset that has BLANK as well: a token without a label."""
+
+    def __init__(self, data: Any) -> None:
+        self.data, self.lengths = data, getattr(data, "lengths", None)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Features:
+        return Features([0], [IGNORED], [], [], [], [], []) if index == BLANK else self.data[index]
 
 
 def last_checkpoint(output: Path) -> Path | None:
@@ -55,48 +147,3 @@ def last_checkpoint(output: Path) -> Path | None:
 def checkpoints(output: Path) -> list[Path]:
     """Those that a run has left on its way, and one that it was just saving."""
     return [path for path in output.glob("checkpoint-[0-9]*") if path.is_dir()]
-
-
-class ExponentialAverage(TrainerCallback):
-    """After each step: average += (1 - decay) * (weights - average), for every trained tensor.
-
-    It is saved with each checkpoint and taken up again from it. While few steps have been made the
-    decay is smaller, (1 + step) / (10 + step), as in TensorFlow's ExponentialMovingAverage.
-    """
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-        self.average: dict[str, torch.Tensor] = {}
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
-        if state.global_step and file.exists():
-            self.average = load_file(file, device=str(args.device))
-        else:
-            if state.global_step:
-                log.warning("%s is missing: the average of the weights begins anew", file)
-            self.average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-    @torch.no_grad()
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
-    ) -> None:
-        weight = 1 - min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        parameters = dict(model.named_parameters())
-        names = list(self.average)
-        torch._foreach_lerp_([self.average[n] for n in names], [parameters[n].detach() for n in names], weight)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
-            save_file(self.average, file.with_suffix(".tmp"))
-            file.with_suffix(".tmp").replace(file)  # whole, whenever the run is killed
-
-    @torch.no_grad()
-    def apply(self, model: torch.nn.Module) -> None:
-        """Puts the average into the model."""
-        for name, parameter in model.named_parameters():
-            if name in self.average:
-                parameter.copy_(self.average[name])

@@ -111,6 +111,20 @@ def test_errors_count_as_wrong_and_are_listed(run: Run, server: FakeServer, caps
     assert "error: mixed:1: BadRequestError" in printed
 
 
+def test_half_a_character_is_an_answer_as_any(run: Run, server: FakeServer) -> None:
+    server.reply = lambda body: "\ud83d" if last_text(body) == "1+1?" else knowing(body)
+    assert run() == 0
+    assert run("--resume") == 0
+    assert run.result["asked"] == 0
+    assert [wrong["got"] for wrong in run.result["wrong"]] == ["\ud83d", "5"]
+
+
+def test_a_folder_to_write_to_is_told_before_anything_is_asked(run: Run, server: FakeServer) -> None:
+    run.output.mkdir(parents=True)
+    assert run() == 2
+    assert not server.bodies
+
+
 def test_resume_asks_only_what_has_no_answer(run: Run, server: FakeServer) -> None:
     server.reply = lambda body: (400, {}) if last_text(body) == "1+1?" else knowing(body)
     assert run("--limit", "3") == 1

@@ -66,7 +66,7 @@ def test_the_command_line_wins(read: Any) -> None:
     assert (data.train_files, tuning.tune_llm, training.max_steps) == (["c.jsonl"], False, 7)
 
 
-def test_what_is_left_out_keeps_the_authors_defaults(read: Any) -> None:
+def test_what_is_left_out_has_its_default(read: Any) -> None:
     data, tuning, training = read({})
     switches = {name: value for name, value in vars(tuning).items() if name.startswith("tune_")}
     assert [name for name, on in switches.items() if on] == ["tune_llm", "tune_embeddings"]
@@ -90,6 +90,7 @@ def test_the_configurations_that_come_along_are_read(file: Path) -> None:
     assert data.train_files
 
 
+BEST = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
 BAD: dict[str, tuple[dict[str, Any] | str | None, str]] = {
     "unknown keys": ({"tune_lm": True, "speed": 9}, "unknown option(s) in the configuration: speed, tune_lm"),
     "help as a key": ({"help": True}, "unknown option(s) in the configuration: help"),
@@ -97,6 +98,18 @@ BAD: dict[str, tuple[dict[str, Any] | str | None, str]] = {
     "save_dtype": ({"save_dtype": "auto"}, "save_dtype must be one of bfloat16, float32, not 'auto'"),
     "speech_text": ({"speech_text": "maybe"}, "speech_text must be one of keep, drop, both, not 'maybe'"),
     "ema_decay": ({"ema_decay": 1.0}, "ema_decay and eval_share must be"),
+    "two ways to hold out": ({"eval_share": 0.1, "eval_files": "a"}, "eval_share would hold records out beside"),
+    "slices": ({"max_slice_nums": 0}, "max_slice_nums must be positive, not 0"),
+    "the side of a slice": ({"scale_resolution": -448}, "scale_resolution must be positive, not -448"),
+    "length": ({"model_max_length": 0}, "model_max_length must be positive, not 0"),
+    "attention": ({"attention": "fast"}, "attention must be one of auto, torch, flash, not 'fast'"),
+    "bf16": ({"bf16": True}, "bf16 is not used: set precision instead"),
+    "a checkpoint to resume": ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint is not used: set resume"),
+    "an average that isn't the best": ({"ema_decay": 0.9, **BEST}, "load_best_model_at_end chooses among weights"),
+    "AdamW's settings": ({"muon": True, "adam_beta2": 0.95}, "muon has settings of its own: leave optim, adam_beta1"),
+    "smoothed labels": ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is not supported"),
+    "no rank": ({"use_lora": True, "lora_r": 0}, "lora_r must be positive, not 0"),
+    "weights": ({"train_files": ["a", "b"], "train_weights": [1, 0]}, "2 data files need as many weights over 0"),
     "eval_share": ({"eval_share": -0.1}, "ema_decay and eval_share must be"),
     "encoder_share": ({"encoder_share": 0.1}, "encoder_share needs muon"),
     "a negative share": ({"encoder_share": -0.1, "muon": True}, "encoder_share must be at least 0"),
@@ -119,6 +132,12 @@ def test_a_mistake_is_named(options: dict[str, Any] | str | None, said: str, tmp
         main(["--config", str(file)])
     assert str(stopped.value.code).startswith("error: ")
     assert said in str(stopped.value.code)
+
+
+def test_an_option_that_ours_replace_is_named_on_the_command_line() -> None:
+    for line in (["--bf16"], ["--bf16=false"], ["--resume-from-checkpoint", "x"]):
+        with pytest.raises(MegrezError, match="is not used: set"):
+            parse(["--report_to", "none", *line])
 
 
 def test_unknown_options_are_named() -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import training.model
+from pipeline.config import ModelConfig
 from pipeline.omni import Omni
-from training.arguments import FinetuneArguments
-from training.finetune import main
-from training.trainer import EMA_FILE
+from tests.conftest import ROOT
+from training.arguments import FinetuneArguments, parse
+from training.average import EMA_FILE
+from training.finetune import main, save
+from training.model import OmniForTraining
 
 from .runs import ALL_PARTS, history, run, weights, words, write_varied
 from .tiny import PREPROCESSOR, assistant, user, write_picture, write_records, write_tone
@@ -95,25 +104,75 @@ def test_an_average_is_written_in_place_of_the_last_weights(tiny_path: Path, var
         assert torch.equal(tensor, last[name]) == (name not in average)
 
 
+def test_how_pictures_are_cut_is_kept_where_it_is_read(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """The released file has it in a section of its own, which counts more than the same key outside."""
+    source, output = shutil.copytree(tiny_path, tmp_path / "source"), tmp_path / "output"
+    (source / "preprocessor_config.json").write_text(json.dumps({"image_processor": PREPROCESSOR}))
+    run(source, varied, output, max_steps=1, max_slice_nums=2)
+    found = ModelConfig.from_pretrained(output).image_processor
+    assert found == replace(ModelConfig.from_pretrained(source).image_processor, max_slice_nums=2)
+
+
 @pytest.mark.parametrize("way", ["share", "files", "by length"])
 def test_held_out_records_are_evaluated(way: str, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
     held = write_records(tmp_path / "held.jsonl", [[user("x"), assistant("y")]])
     options = {
-        "share": {"eval_share": 0.25},
-        "files": {"eval_files": held},
-        "by length": {"eval_share": 0.25, "train_sampling_strategy": "group_by_length"},
+        "share": {"eval_share": 0.25, "save_steps": 2},
+        "files": {"eval_files": held, "eval_steps": 2},
+        "by length": {"eval_share": 0.25, "save_steps": 2, "train_sampling_strategy": "group_by_length"},
     }[way]
-    run(tiny_path, varied, tmp_path / "output", max_steps=4, save_steps=2, **options)
+    run(tiny_path, varied, tmp_path / "output", max_steps=4, **options)
     evaluated = {entry["step"]: entry["eval_loss"] for entry in history(tmp_path / "output") if "eval_loss" in entry}
     assert evaluated.keys() == {2, 4}
     assert evaluated[4] != evaluated[2]
     assert all(0 < loss < 20 for loss in evaluated.values())
 
 
-def test_recomputing_layers_changes_nothing(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+def test_recomputing_layers_changes_nothing(
+    tiny_path: Path, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = {"max_steps": 3, "learning_rate": 1e-3, **ALL_PARTS}
+    recomputed, library = [], training.model.checkpoint
+    monkeypatch.setattr(training.model, "checkpoint", lambda *args, **kw: recomputed.append(1) or library(*args, **kw))
     plain = run(tiny_path, varied, tmp_path / "plain", **options)
+    assert not recomputed
     assert run(tiny_path, varied, tmp_path / "again", activation_checkpointing=True, **options) == pytest.approx(plain)
+    assert len(recomputed) >= 3 * 3 * 2  # steps, stages, layers
+
+
+def test_tensorboard_gets_the_losses(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    losses = run(tiny_path, varied, tmp_path / "output", max_steps=2, report_to="tensorboard")
+    (folder,) = {path.parent for path in (tmp_path / "output").rglob("events.out.tfevents*")}
+    events = EventAccumulator(str(folder)).Reload().Scalars("train/loss")
+    assert [event.value for event in events] == pytest.approx(losses, rel=1e-4)
+
+
+def test_pieces_that_processes_hold_are_gathered_to_be_saved(tiny_path: Path, tmp_path: Path) -> None:
+    """With DeepSpeed, which isn't here: its trainer is stood in for, by one that has other tensors than the model."""
+    line = words(checkpoint=tiny_path, train_files="none", output_dir=tmp_path / "output")
+    data, tuning, arguments = parse(line)
+    model = OmniForTraining.from_pretrained(tiny_path)
+    whole = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    accelerator = SimpleNamespace(get_state_dict=lambda engine: whole if engine == "engine" else {})
+    trainer: Any = SimpleNamespace(
+        args=arguments, is_deepspeed_enabled=True, accelerator=accelerator, deepspeed="engine"
+    )
+    save(trainer, model, data, tuning)
+    saved = weights(tmp_path / "output")
+    assert saved.keys() == whole.keys()
+    assert all(torch.equal(saved[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_configurations_leave_to_the_trainer_what_it_knows(stage: int) -> None:
+    config = json.loads((ROOT / f"training/configs/zero{stage}.json").read_text())
+    zero = config.pop("zero_optimization")
+    assert zero["stage"] == stage
+    assert zero.get("stage3_gather_16bit_weights_on_model_save", stage == 2)  # else the end can't be saved
+    assert config.pop("bf16") == {"enabled": "auto"}
+    fields = {field.name for field in dataclasses.fields(FinetuneArguments)}
+    assert set(config.values()) == {"auto"}
+    assert "gradient_accumulation_steps" in fields & set(config)
 
 
 def test_bfloat16_is_computed_in(tiny_path: Path, varied: Path, tmp_path: Path) -> None:

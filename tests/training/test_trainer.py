@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 
+from pipeline.errors import MegrezError
 from tests.conftest import ROOT
-from training.trainer import EMA_FILE, ByLength, ExponentialAverage
+from training.arguments import parse
+from training.average import EMA_FILE
+from training.collator import collate
+from training.features import Featuriser
+from training.finetune import finetune
+from training.model import IGNORED, OmniForTraining
+from training.records import read_records
+from training.trainer import ByLength, Shuffled
 
 from .runs import ALL_PARTS, history, losses, run, weights, words, write_varied
 
@@ -89,15 +95,19 @@ def test_accumulated_steps_are_one_large_step(tiny_path: Path, varied: Path, tmp
     assert_same(weights(tmp_path / "once"), weights(tmp_path / "parts"), rtol=1e-3, atol=2e-4)
 
 
-def test_two_processes_are_one_with_twice_the_batch(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
-    """Though they see different numbers of tokens, and one may have no picture when the other has."""
-    options = STEPS | {"eval_files": varied, "ema_decay": 0.5}
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+def test_two_processes_are_one_with_twice_the_batch(order: str, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """Though they see different numbers of tokens, one may have no picture when the other has, and 17 items are not
+    to be divided by 4: in the last step of an epoch only one has any."""
+    write_varied(tmp_path, 17)
+    options = STEPS | {"eval_files": varied, "ema_decay": 0.5, "train_sampling_strategy": order}
     sizes = [{f"per_device_{kind}_batch_size": size for kind in ("train", "eval")} for size in (4, 2)]
     one, output = run(tiny_path, varied, tmp_path / "one", **sizes[0], **options), tmp_path / "two"
     line = words(checkpoint=tiny_path, train_files=varied, output_dir=output, **sizes[1], **options)
     launch("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "training.finetune", *line)
     assert losses(output) == pytest.approx(one, rel=1e-4)
     evaluated = [[e["eval_loss"] for e in history(tmp_path / name) if "eval_loss" in e] for name in ("one", "two")]
+    assert len(evaluated[0]) == 1
     assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-3)
     assert_same(weights(tmp_path / "one"), weights(output), rtol=1e-3, atol=2e-4)
 
@@ -115,6 +125,49 @@ def launch(module: str, *line: str) -> None:
     assert process.returncode == 0, said[-4000:]
 
 
+@pytest.mark.parametrize("decay", [0, 0.9])
+def test_what_is_evaluated_is_what_is_saved(decay: float, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """Every token counts once, however the records lie in batches."""
+    output, featurise = tmp_path / "output", Featuriser.from_pretrained(tiny_path)
+    options = {**STEPS, "eval_files": varied, "per_device_eval_batch_size": 3, "ema_decay": decay}
+    said = finetune(*parse(words(checkpoint=tiny_path, train_files=varied, output_dir=output, **options)))
+    model = OmniForTraining.from_pretrained(output).eval()
+    total, count = 0.0, 0
+    for record in read_records(varied, None):
+        batch = collate([featurise(record.conversations)])
+        with torch.inference_mode():
+            total += model(**batch, num_items_in_batch=1)["loss"].item()
+        count += int((batch["labels"] != IGNORED).sum())
+    assert said["eval_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_weights_alone_are_no_run_to_go_on_with(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    options = {**STEPS, "max_steps": 2, "save_only_model": True}
+    run(tiny_path, varied, tmp_path / "output", **options)
+    line = words(checkpoint=tiny_path, train_files=varied, output_dir=tmp_path / "output", **options)
+    with pytest.raises(MegrezError, match=r"checkpoint-2 holds weights alone .*--resume false"):
+        finetune(*parse(line))
+    assert len(run(tiny_path, varied, tmp_path / "output", resume=False, **options)) == 2
+
+
+def test_an_average_is_saved_before_its_checkpoint_counts(
+    tiny_path: Path, varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(trainer: Trainer, *_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", killed)
+    with pytest.raises(InterruptedError):
+        run(tiny_path, varied, tmp_path / "output", ema_decay=0.5, **STEPS)
+    assert [path.name for path in (tmp_path / "output" / "checkpoint-6").iterdir()] == [EMA_FILE]
+
+
+def test_random_order_depends_on_seed_and_epoch() -> None:
+    orders = {tuple(Shuffled(40, seed, lambda epoch=epoch: epoch)) for seed, epoch in ((0, 0), (0, 1), (5, 0), (0, 0))}
+    assert len(orders) == 3
+    assert all(sorted(order) == list(range(40)) for order in orders)
+
+
 def test_order_by_length_depends_on_seed_and_epoch() -> None:
     lengths = [10 * (i % 7) + i % 3 for i in range(40)]
 
@@ -126,45 +179,3 @@ def test_order_by_length_depends_on_seed_and_epoch() -> None:
     assert sorted(order(0, 0)) == list(range(40))
     spread = [max(part) - min(part) for part in zip(*[iter(lengths[i] for i in order(0, 0))] * 4, strict=True)]
     assert sum(spread) / len(spread) < 25  # 45 in random order
-
-
-class TestExponentialAverage:
-    """By hand: a model of one number that counts up."""
-
-    @pytest.fixture
-    def arguments(self, tmp_path: Path) -> TrainingArguments:
-        return TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
-
-    def steps(self, average: ExponentialAverage, model: nn.Module, arguments: TrainingArguments, count: range) -> None:
-        for step in count:
-            with torch.no_grad():
-                model.weight += 1.0
-            average.on_step_end(arguments, TrainerState(global_step=step), TrainerControl(), model=model)
-
-    def test_weights_of_the_past_decay(self, arguments: TrainingArguments) -> None:
-        model, average, expected = nn.Linear(1, 1), ExponentialAverage(0.4), 0.0
-        nn.init.zeros_(model.weight)
-        model.bias.requires_grad_(False)
-        average.on_train_begin(arguments, TrainerState(), TrainerControl(), model=model)
-        self.steps(average, model, arguments, range(1, 9))
-        for step in range(1, 9):
-            decay = min(0.4, (1 + step) / (10 + step))
-            expected = decay * expected + (1 - decay) * step
-        assert average.average.keys() == {"weight"}
-        bias = model.bias.item()
-        average.apply(model)
-        assert model.weight.item() == pytest.approx(expected)
-        assert model.bias.item() == bias
-
-    def test_it_is_saved_and_taken_up_again(self, arguments: TrainingArguments) -> None:
-        model, average, state = nn.Linear(1, 1), ExponentialAverage(0.9), TrainerState(global_step=3)
-        average.on_train_begin(arguments, TrainerState(), TrainerControl(), model=model)
-        self.steps(average, model, arguments, range(1, 4))
-        folder = Path(arguments.output_dir) / "checkpoint-3"
-        folder.mkdir()
-        average.on_save(arguments, state, TrainerControl())
-        assert load_file(folder / EMA_FILE).keys() == {"weight", "bias"}
-        again = ExponentialAverage(0.9)
-        again.on_train_begin(arguments, state, TrainerControl(), model=model)
-        assert_same(average.average, again.average, rtol=0, atol=0)
-        assert again.average["weight"] != model.weight
