@@ -19,8 +19,8 @@ WHAT: dict[str, str] = {
     "spoken": "a spoken question about a picture, exact answer",
     "sum": "two-digit sums of pairs not seen in training, exact",
     "copy": "a text repeated, exact",
-    "fact": "the simple facts of the training set, exact",
-    "greeting": "greetings and questions about the model, exact",
+    "fact": "the simple facts of the training set, asked as in training, exact",
+    "greeting": "greetings and questions about the model, worded as in training, exact",
     "memory": "what was said or shown some turns ago, exact",
     "refusal": "a question from outside its little world is declined in its own words",
 }
@@ -37,11 +37,11 @@ task, is measured below.
 
 ## How it was made
 
-By the stages of `make checkpoint`, on two CPU cores, from generated examples only (`training/synthetic`): pictures
-drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it, but the
-fonts and voices that drew and spoke the examples. The language model learns from media that are told in words while
-the two encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means. Which
-rounds made the checkpoint in the repository is told in `training/README.md`.
+By stages like those of `make checkpoint`, on two CPU cores, from generated examples only (`training/synthetic`):
+pictures drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it, but
+the fonts and voices that drew and spoke the examples. The language model learns from media that are told in words while
+the two encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means. The
+checkpoint in the repository took more rounds than the recipe has, which `training/README.md` tells.
 
 ## What it can do
 

@@ -53,7 +53,7 @@ def run(file: Path, work: Path) -> Path:
     """
     recipe = yaml.safe_load(file.read_text("utf-8"))
     seed, current = recipe["seed"], work / "initial"
-    before = _begin(current, seed, "")
+    before = _begin(current, {"seed": seed, "generators": generators()}, "")
     if not (current / DONE).exists():
         write_initial(current, seed)
         (current / DONE).touch()
@@ -71,6 +71,16 @@ def run(file: Path, work: Path) -> Path:
     return current
 
 
+def generators() -> str:
+    """A digest of the program files and texts that examples, tokenizer and first weights come from."""
+    here, digest = Path(__file__).parent, hashlib.sha256()
+    names = ("corpus.py", "tokenizer.py", "default_model.py", "initialise.py", "initialise_decoder.py")
+    texts = [path for path in (here / "text").rglob("*") if path.is_file()]
+    for file in sorted([*(here / "synthetic").glob("*.py"), *texts, *(here / name for name in names)]):
+        digest.update(f"{file.relative_to(here)} ".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
 def _begin(output: Path, settings: Any, before: str) -> str:
     """Writes down what `output` is made by, and after what; a digest of both.
 
@@ -79,7 +89,9 @@ def _begin(output: Path, settings: Any, before: str) -> str:
     text = yaml.safe_dump({"settings": settings, "after": before})
     file = output / BEGUN
     if file.exists() and file.read_text("utf-8") != text:
-        raise SystemExit(f"{output} was begun by other settings: remove it, or choose another --work")
+        raise SystemExit(
+            f"{output} was begun by other settings or generators of examples: remove it, or choose another --work"
+        )
     output.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
@@ -117,15 +129,15 @@ def _run_together(commands: dict[str, list[str]]) -> dict[str, int]:
     try:
         for name, command in commands.items():
             running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        while any(process.poll() is None for process in running.values()):
-            if any(process.returncode for process in running.values()):
-                break
+        codes = [process.poll() for process in running.values()]
+        while None in codes and not any(codes):
             time.sleep(POLL_SECONDS)
+            codes = [process.poll() for process in running.values()]
     finally:
         for process in running.values():
             process.terminate()  # nothing to one that has ended
-        codes = {name: process.wait() for name, process in running.items()}
-    return codes
+        ended = {name: process.wait() for name, process in running.items()}
+    return ended
 
 
 def _assemble(start: Path, parts: Path) -> Path:
@@ -169,12 +181,12 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_memory()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the parts end with this program
     if args.language is not None:
         recipe = yaml.safe_load(args.recipe.read_text("utf-8"))
         stage, seed = recipe["apart"][args.language][LANGUAGE], recipe["seed"] + 10 * args.language
         train_stage(stage, args.start, args.work / LANGUAGE, seed)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the parts end with this program
     try:
         made = run(args.recipe, args.work)
     except MegrezError as error:

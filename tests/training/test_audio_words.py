@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import training.audio_words
 from pipeline.processing.tokenizer import Tokenizer
 from training.audio_words import AudioWords
 from training.model import OmniForTraining
@@ -30,6 +31,17 @@ def test_the_words_of_a_phrase_are_learnt(mini_initial: Path) -> None:
     assert loss.item() < 0.2 * first
     assert task.score([(mel, target)]) == {"phrases right": 1.0}
     assert task.score([(mel, [*target, 1])]) == {"phrases right": 0.0}
+
+
+def test_mels_are_masked_in_training_alone(mini_initial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, masked = AudioWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial)), []
+    monkeypatch.setattr(training.audio_words, "mask_mel", lambda rng, mel: masked.append(1) or mel)
+    for seed in range(12):
+        task.draw(random.Random(seed), "test", 1.0)
+    assert not masked
+    for seed in range(12):
+        task.draw(random.Random(seed), "train", 1.0)
+    assert 0 < len(masked) < 12
 
 
 def test_units_of_the_blank_and_the_words_do_not_meet() -> None:

@@ -86,13 +86,15 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
 
     elsewhere = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"seed": 4}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(elsewhere))
-    with pytest.raises(SystemExit, match=f"{tmp_path}/initial was begun by other settings"):
+    with pytest.raises(SystemExit, match=f"{tmp_path}/initial was begun by other settings or generators"):
         run(file, tmp_path)
 
 
-def test_when_a_part_fails_none_is_left_running() -> None:
+@pytest.mark.parametrize("names", [("fails", "long"), ("long", "fails")])
+def test_when_a_part_fails_none_is_left_running(names: tuple[str, ...]) -> None:
     begin = time.monotonic()
-    codes = _run_together({"fails": python("import sys; sys.exit(3)"), "long": python("import time; time.sleep(600)")})
+    parts = {"fails": python("import sys; sys.exit(3)"), "long": python("import time; time.sleep(600)")}
+    codes = _run_together({name: parts[name] for name in names})
     assert codes == {"fails": 3, "long": -15}
     assert time.monotonic() - begin < 60
 

@@ -36,7 +36,7 @@ MOST_TOKENS: dict[Split, int] = {"train": 12, "test": 8}
 
 
 def copy_example(rng: random.Random, language: Language, split: Split) -> Example:
-    """2 to 5 texts in training, one in a test, whose English words only it shows."""
+    """2 to 5 texts in training, one in a test, whose English words only it shows but for those of spoken phrases."""
     conversation = []
     for _ in range(rng.randint(2, 5) if split == "train" else 1):
         text = _text(rng, language, split)

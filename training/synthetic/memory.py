@@ -10,10 +10,12 @@ from typing import Any
 from .arithmetic import sum_turn
 from .example import Example, Language, Split, assistant, user
 from .facts import fact_turn
+from .outside_slots import SLOTS_ZH
 from .scene import Scene, draw, random_scene
 from .scene_questions import questions
 from .smalltalk import greeting_turn
 from .vocabulary import CHARACTERS_ZH
+from .words import NUMBERS_EN, NUMBERS_ZH
 
 
 def _list(words: str) -> list[str]:
@@ -97,6 +99,8 @@ TOLD: dict[Language, dict[str, tuple[tuple[str, ...], str, tuple[str, ...]]]] = 
 PICTURE = 0.3  # how often a picture is to be remembered
 MADE_UP = 0.7  # how often a name in training is one that nobody has
 RARE = (0x4E00, 0x9FA5)  # Chinese characters in Unicode
+SELDOM = sorted({c for values in SLOTS_ZH.values() for c in values if RARE[0] <= ord(c) < RARE[1]})
+"""Characters, most of them tokens of their own, that are read in questions and said in no answer but a name."""
 SYLLABLES = _list("ab ad al am an ar be bo ca da de di do el em en er fi ga ha in ka ki la le li lo lu ma me mi mo")
 SYLLABLES += _list("na ne ni no ob or pa pe ra re ri ro ru sa se si so ta te ti to ul um va ve vi wa wen yo za zi")
 Turns = list[dict[str, Any]]
@@ -124,7 +128,7 @@ def _told(rng: random.Random, language: Language, split: Split) -> Turns:
         told, reply, questions_ = TOLD[language][kind]
         conversation += [user(rng.choice(told).format(value)), assistant(reply.format(value))]
         asked.append((rng.choice(questions_), value))
-    conversation += _unrelated(rng, language, split, rng.randint(0, 2))
+    conversation += _unrelated(rng, language, split, rng.randint(0, 2), numbers="number" not in kinds)
     rng.shuffle(asked)
     for question, value in asked[: rng.randint(1, len(asked))]:
         conversation += [user(question), assistant(value)]
@@ -140,16 +144,22 @@ def _picture(rng: random.Random, language: Language, split: Split, draw: Callabl
     return [*conversation, user(last), assistant(last_answer)]
 
 
-def _unrelated(rng: random.Random, language: Language, split: Split, count: int) -> Turns:
-    conversation = []
-    for _ in range(count):
+def _unrelated(rng: random.Random, language: Language, split: Split, count: int, numbers: bool = True) -> Turns:
+    """Without `numbers` none is answered, lest "What was the number?" could mean it."""
+    conversation: Turns = []
+    while len(conversation) < 2 * count:
         kind = rng.randrange(3)
         if kind == 0:
             question, answer = sum_turn(rng, language, split)
         else:
             question, answer = (fact_turn if kind == 1 else greeting_turn)(rng, language)
-        conversation += [user(question), assistant(answer)]
+        if numbers or not is_number(answer):
+            conversation += [user(question), assistant(answer)]
     return conversation
+
+
+def is_number(answer: str) -> bool:
+    return answer.isdecimal() or answer.lower() in NUMBERS_EN or set(answer) <= set(NUMBERS_ZH)
 
 
 def _value(rng: random.Random, language: Language, split: Split, kind: str) -> str:
@@ -164,7 +174,8 @@ def made_up_name(rng: random.Random, language: Language) -> str:
     """A name to be remembered letter by letter, or even byte by byte; none of the test's."""
     while True:
         if language == "zh":
-            rare = chr(rng.randrange(*RARE)) if rng.random() < 0.4 else rng.choice(CHARACTERS_ZH)
+            kind = rng.random()
+            rare = chr(rng.randrange(*RARE)) if kind < 0.2 else rng.choice(SELDOM if kind < 0.4 else CHARACTERS_ZH)
             name = "".join(rng.choices(CHARACTERS_ZH, k=rng.randint(1, 2))) + rare
         else:
             name = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))).capitalize()

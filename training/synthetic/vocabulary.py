@@ -8,8 +8,8 @@ from functools import cache
 
 from .example import Split
 
-CODE_CHARACTERS = "".join(c for c in string.ascii_uppercase if c not in "IO") + string.digits
-"""Without the two letters that look like digits."""
+CODE_CHARACTERS = "".join(c for c in string.ascii_uppercase + string.digits if c not in "IO0")
+"""Without those letters that look like digits, and the digit that looks like a letter of a word."""
 
 CASELESS = frozenset("coswvxzupk")
 """Letters whose two cases have one shape; a word of these alone is printed in upper case only."""

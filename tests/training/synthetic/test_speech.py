@@ -78,7 +78,7 @@ def test_augmenting_keeps_the_sound():
         assert np.isfinite(heard).all()
 
 
-def test_a_mel_is_masked_in_training_alone_and_stays_a_mel():
+def test_a_masked_mel_stays_a_mel():
     mel = np.random.default_rng(0).standard_normal((128, 300)).astype(np.float32)
     before = mel.copy()
     masked = [mask_mel(random.Random(seed), mel) for seed in range(40)]

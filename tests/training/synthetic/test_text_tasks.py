@@ -6,7 +6,7 @@ import pytest
 from training.synthetic.arithmetic import held_out, sum_example
 from training.synthetic.copying import copy_example
 from training.synthetic.facts import FACTS, fact_example
-from training.synthetic.memory import NAMES, made_up_name, memory_example
+from training.synthetic.memory import NAMES, TOLD, is_number, made_up_name, memory_example
 from training.synthetic.outside import REFUSAL, TEMPLATES, refusal_example, refusal_question
 from training.synthetic.outside_slots import SLOTS
 from training.synthetic.smalltalk import TALK, greeting_example
@@ -106,3 +106,22 @@ def test_nothing_that_is_known_is_refused(language):
                 for place, part in enumerate(re.split(r"\{(\w+)\}", template))
             )
             assert not [question for question in known if re.fullmatch(pattern, question)], template
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_where_a_number_is_to_be_remembered_no_other_is_answered(language):
+    asked = {question for wordings in TOLD[language]["number"][2:] for question in wordings}
+    found = 0
+    for seed in range(400):
+        *before, question, answer = memory_example(random.Random(seed), language, "test").conversations
+        if question["content"]["text"] in asked:
+            found += 1
+            said = [turn["content"]["text"] for turn in before if turn["role"] == "assistant"]
+            assert answer["content"]["text"] in "".join(turn["content"]["text"] for turn in before)
+            assert not any(is_number(text) for text in said if text != answer["content"]["text"])
+    assert found > 20
+
+
+def test_numbers_are_known_in_digits_and_words():
+    assert all(is_number(text) for text in ("14", "Seven", "七", "十二"))
+    assert not any(is_number(text) for text in ("OK.", "Paris", "北京"))

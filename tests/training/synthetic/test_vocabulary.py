@@ -7,7 +7,7 @@ from training.synthetic.vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, WORDS_
 
 def test_characters_are_distinct() -> None:
     assert len(CHARACTERS_ZH) == len(set(CHARACTERS_ZH)) == 240
-    assert len(CODE_CHARACTERS) == 34
+    assert len(CODE_CHARACTERS) == 33
     needed = "一二三四五六七八九十百千上下左右中大小多少红绿蓝黄橙紫棕黑白色日月水火木金土山石田人口手足目耳"
     assert set(needed) <= set(CHARACTERS_ZH)
 
