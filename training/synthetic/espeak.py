@@ -2,8 +2,9 @@
 
 The library never resets some of its state (the flutter of the pitch, the phase of the wave), so that
 a text would sound a little different each time. It is therefore loaded anew for every text, which takes
-4 ms, loses 4 KB of memory and lets forked processes use it freely. It is not thread-safe: one thread
-of a process speaks.
+4 ms, loses 4 KB of memory and lets forked processes use it freely. The breath of some voices is drawn at random, with
+the time of day as the library's seed; here the seed is always the same. It is not thread-safe: one thread of a process
+speaks.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ SYNCHRONOUS = 2  # no audio device and no thread: the callback runs inside espea
 DONT_EXIT = 0x8000
 UTF8 = 1
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
+BREATH_SEED = 1
 
 _int, _pointer, _chars = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
 _Listener = ctypes.CFUNCTYPE(_int, ctypes.POINTER(ctypes.c_short), _int, _pointer)
 _Initialize = ctypes.CFUNCTYPE(_int, _int, _int, _chars, _int)
 _SetSynthCallback = ctypes.CFUNCTYPE(None, _Listener)
 _SetVoiceByName = ctypes.CFUNCTYPE(_int, _chars)
+_SetRandSeed = ctypes.CFUNCTYPE(_int, ctypes.c_long)
 _SetParameter = ctypes.CFUNCTYPE(_int, _int, _int, _int)
 _Synth = ctypes.CFUNCTYPE(
     _int, _chars, ctypes.c_size_t, ctypes.c_uint, _int, ctypes.c_uint, ctypes.c_uint, _pointer, _pointer
@@ -68,6 +71,7 @@ def say(text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.nd
             set_parameter = _SetParameter(_find(library, "espeak_SetParameter"))
             for parameter, value in ((RATE, rate), (PITCH, pitch), (RANGE, pitch_range)):
                 _check(set_parameter(parameter, value, 0), f"parameter {parameter}={value}")
+            _SetRandSeed(_find(library, "espeak_ng_SetRandSeed"))(BREATH_SEED)
             data = text.encode()
             synth = _Synth(_find(library, "espeak_Synth"))
             _check(synth(data, len(data) + 1, 0, 0, 0, UTF8, None, None), f"text {text!r}")

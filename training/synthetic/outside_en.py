@@ -194,6 +194,12 @@ Predict the winner of the next {sport} cup.
 Will {topic} still matter in {year}?
 I would like to know a little more about {topic}. Where should I begin?
 My teacher asked me about {person} and {topic}. Can you help me with my homework?
+How much is {number} times {number}?
+How many doors does {machine} have?
+How many wheels does {machine} have?
+Please call a doctor for me.
+Please call {person} and say hello.
+Please remember to cook {dish} tonight.
 """
 
 TEST = """

@@ -1,5 +1,6 @@
 import multiprocessing
 import random
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from training.synthetic.speech import (
     RATES,
     VARIANTS,
     Voice,
+    _echoed,
     augment,
     mask_mel,
     random_voice,
@@ -70,12 +72,31 @@ def test_each_speaker_says_the_same_twice(variant: str) -> None:
     assert np.array_equal(synthesise("good morning", voice), synthesise("good morning", voice))
 
 
+def test_breath_is_the_same_at_another_time_of_day():
+    breathy = Voice("en", "en-us", "victor", 190, 20)
+    before = synthesise("good morning", breathy)
+    time.sleep(1.1)  # the library's seed is in seconds
+    assert np.array_equal(synthesise("good morning", breathy), before)
+
+
 def test_augmenting_keeps_the_sound():
     tone = np.sin(np.arange(16_000) * 0.2).astype(np.float32)
     for seed in range(20):
         heard = augment(random.Random(seed), tone)
         assert abs(len(heard) - len(tone)) <= 0.15 * len(tone)
         assert np.isfinite(heard).all()
+
+
+def test_an_echo_comes_later_and_softer():
+    click = np.zeros(1000, np.float32)
+    click[0] = 1
+    for seed in range(20):
+        heard = _echoed(random.Random(seed), click)
+        (_, at) = np.flatnonzero(heard)
+        assert heard[0] == 1
+        assert 0.1 <= heard[at] <= 0.5
+        assert 0.02 <= at / 16_000 <= 0.15
+        assert len(heard) == 1000 + at
 
 
 def test_a_masked_mel_stays_a_mel():
