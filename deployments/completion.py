@@ -106,7 +106,8 @@ class Completions:
         trace.audios = len(parts) - trace.images
         await self._check_ready({part.modality for part in parts})
 
-        request = ChatRequest(tuple(messages), body.sampling(self.config.generation), body.n or 1, trace.request_id)
+        params, stream = body.sampling(self.config.generation), bool(body.stream)
+        request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream)
         data = await self._load(parts, trace)
         keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
         pieces, first = await self._start(request, parts, data, keys, trace)

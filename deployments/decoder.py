@@ -10,11 +10,11 @@ from typing import Any
 
 from ray import serve
 
-from pipeline.driver import Driver
+from pipeline.driver import Driver, merge
 from pipeline.engine.engine import EngineConfig, EngineStats
 from pipeline.generator import Generator
 from pipeline.processing.chat import prompt_usage
-from pipeline.types import ChatRequest, MediaEmbeds, Prompt, PromptUsage
+from pipeline.types import ChatRequest, Delta, MediaEmbeds, Prompt, PromptUsage
 
 from .codec import PackedEmbeds, Piece, unpack
 from .metrics import DecoderMetrics
@@ -66,11 +66,17 @@ class LanguageDecoder:
             usage: PromptUsage | None = prompt_usage(prompt, embeds)
             line.update(prompt_tokens=len(prompt.token_ids), completion_tokens=0)
             pieces = self.driver.generate(prompt, embeds, request.params, request.n)
+            rest: list[Delta] = []
             try:
                 async for deltas in pieces:
                     line["completion_tokens"] += sum(len(delta.token_ids) for delta in deltas)
-                    yield Piece(deltas, usage)
-                    usage = None  # said once
+                    if request.stream or usage:  # the first piece says that all is well
+                        yield Piece(deltas, usage)
+                        usage = None  # said once
+                    else:
+                        rest += deltas
+                if rest:
+                    yield Piece(merge(rest), None)
             finally:
                 await pieces.aclose()
 

@@ -179,12 +179,14 @@ class Delta:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it."""
+    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it; where nobody reads along
+    (no `stream`), in two pieces."""
 
     messages: tuple[Message, ...]
     params: SamplingParams
     n: int = 1
     request_id: str = ""
+    stream: bool = True
 
 
 @dataclass(frozen=True)

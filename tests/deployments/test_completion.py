@@ -110,7 +110,7 @@ class TestText:
         run(text(house, "hi", temperature=0, n=2))
         (sent,) = house.stages.requests
         params = request(temperature=0).sampling(config.generation)
-        assert sent == ChatRequest((Message("user", "hi"),), params, 2, "id")
+        assert sent == ChatRequest((Message("user", "hi"),), params, 2, "id", stream=False)
 
     @pytest.mark.parametrize(
         ("settings", "content", "fields", "status", "param"),
