@@ -23,7 +23,7 @@ from typing import Any
 from openai import AsyncOpenAI, OpenAIError
 from tqdm import tqdm
 
-from .answers import AnswerFile, read_answers
+from .answers import AnswerFile, read_answers, utf8
 from .client import Answer, ask, chat_body, digest, served_model
 from .datasets import Case, DataError, read_cases
 from .goals import Goal, GoalsError, read_goals
@@ -162,9 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, GoalsError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    written = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
-    args.output.write_bytes(written.encode("utf-8", "backslashreplace"))  # half a surrogate pair as JSON escapes it
-    print(text.encode("utf-8", "backslashreplace").decode())
+    args.output.write_bytes(utf8(json.dumps(result, ensure_ascii=False, indent=2) + "\n"))
+    print(utf8(text).decode())
     print(f"written to {args.output}")
     missed = any(group["verdict"] not in (None, "pass") for group in result["groups"])
     return 1 if result["errors"] or missed else 0

@@ -10,6 +10,11 @@ from types import TracebackType
 from .client import Answer
 
 
+def utf8(text: str) -> bytes:
+    """Half a surrogate pair, which a server may answer with, becomes what JSON escapes it to."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def read_answers(file: Path) -> dict[str, Answer]:
     """What has been answered, by the requests' digests.
 
@@ -38,7 +43,7 @@ class AnswerFile:
 
     def add(self, answer: Answer) -> None:
         line = json.dumps(asdict(answer), ensure_ascii=False)
-        self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")  # half a surrogate pair as JSON escapes it
+        self._file.write(utf8(line) + b"\n")
         self._file.flush()
 
     def __enter__(self) -> AnswerFile:

@@ -19,6 +19,12 @@ SHAPE = "|".join(SHAPES)
 COLOUR = "|".join(COLOURS)
 
 
+def relation(scene: Scene, shapes: list[str], axis: int, words: tuple[str, str]) -> str:
+    """The first word where the first shape has the smaller coordinate."""
+    first, second = (next(t for t in scene.things if t.shape == shape) for shape in shapes)
+    return words[0] if first.centre[axis] < second.centre[axis] else words[1]
+
+
 def answer_en(scene: Scene, question: str) -> str:
     """The answer of an English question, worked out from its words."""
     q = question.lower()
@@ -31,10 +37,10 @@ def answer_en(scene: Scene, question: str) -> str:
         return "yes" if fits else "no"
     if not fits:
         return f"There is no {shapes[0]}."
-    if re.search("left|above", q):
-        first, second = (next(t for t in scene.things if t.shape == shape) for shape in shapes)
-        axis, words = (0, ("left", "right")) if "left" in q else (1, ("above", "below"))
-        return words[0] if first.centre[axis] < second.centre[axis] else words[1]
+    if "left" in q:
+        return relation(scene, shapes, 0, ("left", "right"))
+    if "above" in q:
+        return relation(scene, shapes, 1, ("above", "below"))
     assert len(fits) == 1, question
     if q.startswith("where"):
         assert fits[0].cell is not None
@@ -62,10 +68,10 @@ def answer_zh(scene: Scene, question: str) -> str:
         return "有" if fits else "没有"
     if not fits:
         return f"图片里没有{chinese[shapes[0]]}。"
-    if re.search("左边|上面", question):
-        first, second = (next(t for t in scene.things if t.shape == shape) for shape in shapes)
-        axis, words = (0, ("左边", "右边")) if "左边" in question else (1, ("上面", "下面"))
-        return words[0] if first.centre[axis] < second.centre[axis] else words[1]
+    if "左边" in question:
+        return relation(scene, shapes, 0, ("左边", "右边"))
+    if "上面" in question:
+        return relation(scene, shapes, 1, ("上面", "下面"))
     assert len(fits) == 1, question
     if re.search("哪里|位置", question):
         assert fits[0].cell is not None
