@@ -1,0 +1,141 @@
+"""Causal attention over the block table, with the softmax computed on the way (Milakov and Gimelshein, 2018; the order
+of FlashAttention, Dao et al., 2022): block after block of keys and values, each read where it lies.
+
+Both caches are made of panels, so `product` multiplies with them as with weights:
+keys   [layers, blocks, KV heads, block size / 16, head size, 16]: 16 tokens a panel
+values [layers, blocks, KV heads, head size / 16, block size, 16]: 16 components a panel
+
+A query's result doesn't depend on the queries that are computed beside it: each block is handled from its first token to
+the query's own, in order; what stands behind has weight 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from .matmul import product
+from .scalar import exp_negative
+from .tile import LANES
+
+TILE_ROWS = 24
+"""Queries of all heads of a group that go through a block together: it is read once for them."""
+
+_NEVER = np.float32(-3.0e38)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+class Cache(NamedTuple):
+    """float32, laid out as above."""
+
+    keys: np.ndarray
+    values: np.ndarray
+
+
+class Scratch(NamedTuple):
+    """What a thread keeps at hand for a tile of `rows` queries: float32 [threads, rows, …]."""
+
+    q: np.ndarray  # head size
+    weights: np.ndarray  # block size
+    out: np.ndarray  # head size
+    largest: np.ndarray  # 1
+    total: np.ndarray  # 1
+
+
+def new_cache(layers: int, blocks: int, kv_heads: int, block_size: int, head_size: int) -> Cache:
+    """Zeros: pages of memory that nobody has written to take no space yet."""
+    assert block_size % LANES == head_size % LANES == 0
+    keys = np.zeros((layers, blocks, kv_heads, block_size // LANES, head_size, LANES), np.float32)
+    return Cache(keys, np.zeros((layers, blocks, kv_heads, head_size // LANES, block_size, LANES), np.float32))
+
+
+def new_scratch(threads: int, rows: int, block_size: int, head_size: int) -> Scratch:
+    def empty(width: int) -> np.ndarray:
+        return np.empty((threads, rows, width), np.float32)
+
+    return Scratch(empty(head_size), empty(block_size), empty(head_size), empty(1), empty(1))
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def write(cache: Any, layer: int, head: int, slot: int, k: Any, v: Any) -> None:
+    """Stores the key and the value of one token, [head size], at `slot` = block * block size + offset."""
+    size = cache.values.shape[4]
+    block, offset = slot // size, slot % size
+    for i in range(len(k)):
+        cache.keys[layer, block, head, offset // LANES, i, offset % LANES] = k[i]
+        cache.values[layer, block, head, i // LANES, offset, i % LANES] = v[i]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def attend(
+    q: Any, first: int, queries: int, heads: int, head: int, position: int, cache: Any, layer: int, table: Any,
+    scratch: Any, thread: int, out: Any
+) -> None:
+    """One KV head for `queries` tokens of a sequence, the first of which stands at `position`.
+
+    q [T, …] holds the scaled queries, `heads` a KV head, as row after row of [heads, head size]; out [T, heads, head
+    size] gets the result; the tokens are rows `first` and following of both. table: int32 blocks of the sequence.
+    """
+    rows = queries * heads
+    mine, weights, sums = scratch.q[thread], scratch.weights[thread], scratch.out[thread]
+    largest, total = scratch.largest[thread], scratch.total[thread]
+    width, size = mine.shape[1], weights.shape[1]
+    for r in range(rows):
+        at = (head * heads + r % heads) * width
+        for i in range(width):
+            mine[r, i], sums[r, i] = q[first + r // heads, at + i], _ZERO
+        largest[r, 0], total[r, 0] = _NEVER, _ZERO
+    end = position + queries  # of what the last query sees
+    for b in range((end + size - 1) // size):
+        at = ((layer * cache.keys.shape[1] + table[b]) * cache.keys.shape[2] + head) * size * width
+        tokens = min(size, end - b * size)
+        panels = (tokens + LANES - 1) // LANES
+        product(mine, 0, width, rows, cache.keys, at, LANES * width, panels, width, weights, 0, size, False)
+        for r in range(rows):
+            seen = min(size, position + r // heads + 1 - b * size)
+            _soften(weights[r], seen, largest[r], total[r], sums[r])
+        product(weights, 0, size, rows, cache.values, at, LANES * size, width // LANES, tokens, sums, 0, width, True)
+    for r in range(rows):
+        at = (head * heads + r % heads) * width
+        share = _ONE / total[r, 0]
+        for i in range(width):
+            out[first + r // heads, at + i] = sums[r, i] * share
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _soften(scores: Any, seen: int, largest: Any, total: Any, sums: Any) -> None:
+    """Turns the scores of a block into weights relative to the largest score yet, of which `seen` count; what was summed
+    up before shrinks accordingly."""
+    for t in range(max(seen, 0), len(scores)):
+        scores[t] = _NEVER
+    if seen <= 0:
+        scores[:] = _ZERO
+        return
+    top = max(largest[0], _largest(scores))
+    shrink = exp_negative(largest[0] - top)
+    for t in range(len(scores)):
+        scores[t] = exp_negative(scores[t] - top)
+    total[0] = total[0] * shrink + _sum(scores)
+    largest[0] = top
+    for i in range(len(sums)):
+        sums[i] *= shrink
+
+
+@numba.njit(nogil=True, fastmath={"nnan", "nsz"})
+def _largest(values: Any) -> float:
+    """NaN may be passed over: the weights come out as NaN all the same."""
+    top = values[0]
+    for i in range(len(values)):
+        top = max(top, values[i])
+    return top
+
+
+@numba.njit(nogil=True, fastmath={"reassoc"})
+def _sum(values: Any) -> float:
+    """In an order of its own, but the same for every array of this length."""
+    total = _ZERO
+    for i in range(len(values)):
+        total += values[i]
+    return total

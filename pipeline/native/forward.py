@@ -1,0 +1,176 @@
+"""All layers of the decoder for the tokens of one step, computed by a team of threads without Python in between."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from .attention import attend, write
+from .matmul import multiply
+from .scalar import silu
+from .team import meet, take
+from .tile import LANES
+
+PHASES = 5
+"""A layer's phases that are handed out in pieces: projections of q, k and v; attention; output; gate and up; down."""
+
+
+class Weights(NamedTuple):
+    """Every layer's, packed as in `matmul.Packed`: values [layers, panels, depth, 16] and their scales.
+
+    `qkv` holds the heads of queries, keys and values one after the other; `gate_up` a panel of each in turn.
+    """
+
+    qkv: np.ndarray
+    qkv_scales: np.ndarray
+    output: np.ndarray
+    output_scales: np.ndarray
+    gate_up: np.ndarray
+    gate_up_scales: np.ndarray
+    down: np.ndarray
+    down_scales: np.ndarray
+    attention_norm: np.ndarray  # float32 [layers, D]
+    mlp_norm: np.ndarray
+    final_norm: np.ndarray  # float32 [D]
+    cos: np.ndarray  # float32 [positions, head size / 2]
+    sin: np.ndarray
+    epsilon: np.float32
+
+
+class Batch(NamedTuple):
+    """Where the tokens stand. A tile is some tokens of one sequence: its table's row, its first token's row in the
+    batch, how many."""
+
+    positions: np.ndarray  # int64 [T]
+    slots: np.ndarray  # int64 [T]
+    tables: np.ndarray  # int32 [sequences, blocks]
+    tiles: np.ndarray  # int64 [tiles, 3]
+
+
+class Buffers(NamedTuple):
+    """float32, a row a token."""
+
+    normed: np.ndarray  # [T, D]
+    qkv: np.ndarray  # [T, (heads + 2 KV heads) * head size]
+    attended: np.ndarray  # [T, heads * head size]
+    gate_up: np.ndarray  # [T, 2 * intermediate size]
+    gated: np.ndarray  # [T, intermediate size]
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=True)
+def forward(
+    thread: int, threads: int, shared: Any, x: Any, out: Any, batch: Any, weights: Any, cache: Any, b: Any, scratch: Any
+) -> None:
+    """x: [T, D], embeds in, overwritten; out: [T, D], after the final norm."""
+    w, rows = weights, len(x)
+    width, heads_kv = cache.values.shape[3] * LANES, cache.keys.shape[2]
+    heads = b.attended.shape[1] // width
+    group = heads // heads_kv
+    mine = range(rows * thread // threads, rows * (thread + 1) // threads)
+    for layer in range(len(w.qkv)):
+        counter = PHASES * layer
+        for row in mine:
+            normalise(x[row], w.attention_norm[layer], w.epsilon, b.normed[row])
+        meet(shared, threads)
+        share(shared, counter, threads, b.normed, rows, w.qkv[layer], w.qkv_scales[layer], b.qkv, False)
+        meet(shared, threads)
+        for row in mine:
+            place(b.qkv[row], heads, heads_kv, width, w, cache, layer, batch.positions[row], batch.slots[row])
+        meet(shared, threads)
+        while True:
+            piece = take(shared, counter + 1)
+            if piece >= len(batch.tiles) * heads_kv:
+                break
+            tile, head = batch.tiles[piece // heads_kv], piece % heads_kv
+            first = tile[1]
+            attend(
+                b.qkv, first, tile[2], group, head, batch.positions[first], cache, layer, batch.tables[tile[0]],
+                scratch, thread, b.attended
+            )
+        meet(shared, threads)
+        share(shared, counter + 2, threads, b.attended, rows, w.output[layer], w.output_scales[layer], x, True)
+        meet(shared, threads)
+        for row in mine:
+            normalise(x[row], w.mlp_norm[layer], w.epsilon, b.normed[row])
+        meet(shared, threads)
+        gate(shared, counter + 3, threads, b, rows, w.gate_up[layer], w.gate_up_scales[layer])
+        meet(shared, threads)
+        share(shared, counter + 4, threads, b.gated, rows, w.down[layer], w.down_scales[layer], x, True)
+        meet(shared, threads)
+    for row in mine:
+        normalise(x[row], w.final_norm, w.epsilon, out[row])
+
+
+@numba.njit(nogil=True, error_model="numpy", cache=True)
+def project(thread: int, threads: int, shared: Any, x: Any, values: Any, scales: Any, out: Any) -> None:
+    """One product by the whole team: x [N, depth] -> out [N, 16 * panels]."""
+    share(shared, 0, threads, x, len(x), values, scales, out, False)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def share(
+    shared: Any, counter: int, threads: int, x: Any, rows: int, values: Any, scales: Any, out: Any, add: bool
+) -> None:
+    panels = len(values)
+    pieces = pieces_of(panels, threads)
+    while True:
+        piece = take(shared, counter)
+        if piece >= pieces:
+            return
+        multiply(x, rows, values, scales, out, panels * piece // pieces, panels * (piece + 1) // pieces, add)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def gate(shared: Any, counter: int, threads: int, b: Any, rows: int, values: Any, scales: Any) -> None:
+    """gated = silu(gate) * up, each piece by who has multiplied it."""
+    pairs = len(values) // 2
+    pieces = pieces_of(pairs, threads)
+    while True:
+        piece = take(shared, counter)
+        if piece >= pieces:
+            return
+        first, last = pairs * piece // pieces, pairs * (piece + 1) // pieces
+        multiply(b.normed, rows, values, scales, b.gate_up, 2 * first, 2 * last, False)
+        for row in range(rows):
+            for p in range(first, last):
+                for c in range(LANES):
+                    up = b.gate_up[row, (2 * p + 1) * LANES + c]
+                    b.gated[row, p * LANES + c] = silu(b.gate_up[row, 2 * p * LANES + c]) * up
+
+
+@numba.njit(nogil=True)
+def pieces_of(panels: int, threads: int) -> int:
+    """A multiple of the threads: with no disturbance they end together."""
+    return threads * max(1, panels // (threads * 16))
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc"})
+def normalise(x: Any, weight: Any, epsilon: float, out: Any) -> None:
+    """RMSNorm (Zhang and Sennrich, 2019)."""
+    total = np.float32(0)
+    for i in range(len(x)):
+        total += x[i] * x[i]
+    factor = np.float32(1) / np.sqrt(total / np.float32(len(x)) + epsilon)
+    for i in range(len(x)):
+        out[i] = x[i] * factor * weight[i]
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def place(qkv: Any, heads: int, heads_kv: int, width: int, w: Any, cache: Any, layer: int, position: int, slot: int) -> None:
+    """Rotates one token's queries and keys (RoFormer, Su et al., 2021; Llama's pairing: i with i + half), scales the queries, stores keys and
+    values."""
+    scale = np.float32(1) / np.sqrt(np.float32(width))
+    half = width // 2
+    for head in range(heads + heads_kv):
+        factor = scale if head < heads else np.float32(1)
+        at = head * width
+        for i in range(half):
+            cos, sin = w.cos[position, i] * factor, w.sin[position, i] * factor
+            a, c = qkv[at + i], qkv[at + half + i]
+            qkv[at + i] = a * cos - c * sin
+            qkv[at + half + i] = c * cos + a * sin
+    for head in range(heads_kv):
+        k, v = (heads + head) * width, (heads + heads_kv + head) * width
+        write(cache, layer, head, slot, qkv[k : k + width], qkv[v : v + width])

@@ -1,0 +1,67 @@
+"""What numba lacks and LLVM has: fused multiply-adds, powers of two from bits, atomic counters, a thread's yield."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+yield_thread = types.ExternalFunction("sched_yield", types.int32())
+"""POSIX: lets another thread have the core, when one is waiting for it."""
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c of float32, rounded once, in loops that are vectorised as well as in those that are not."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return types.float32(types.float32, types.float32, types.float32), generate
+
+
+@intrinsic
+def power_of_two(typing: Any, exponent: Any) -> Any:
+    """2 ** exponent as float32, for an int32 from -126 to 127."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        biased = builder.add(args[0], ir.Constant(ir.IntType(32), 127))
+        return builder.bitcast(builder.shl(biased, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Adds to an element of an int64 array; what it was before."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        place = _place(context, builder, signature, args)
+        return builder.atomic_rmw("add", place, args[2], "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), generate
+
+
+@intrinsic
+def atomic_load(typing: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_place(context, builder, signature, args), "acquire", 8)
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def atomic_store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[2], _place(context, builder, signature, args), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.int64), generate
+
+
+def _place(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    data = make_array(signature.args[0])(context, builder, args[0]).data
+    return builder.gep(data, [args[1]])

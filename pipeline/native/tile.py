@@ -1,0 +1,155 @@
+"""The one inner loop that everything here is made of: a small matrix product held in registers.
+
+`tile(rows, panels, …)` multiplies `rows` rows of float32 with `panels` panels of 16 columns. A panel is
+[depth, 16] and contiguous, so the weights are read as one stream, each value once for all rows. It is written
+as LLVM vectors of 16 floats: two AVX registers, one of AVX-512, four of NEON.
+
+Each sum is one chain of fused multiply-adds over the depth, in order, whatever the number of rows and however the
+depth is cut: the result for a row does not depend on which other rows are computed with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+LANES = 16
+"""Columns of a panel."""
+
+UNROLL = 4
+
+_F32, _I8, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_F32, LANES)
+_STORED = {types.float32: _F32, types.uint16: _I16, types.int8: _I8}
+"""How weights may be stored: float32; bfloat16, as its bits; 8-bit integers, with a scale a column."""
+
+
+@intrinsic(prefer_literal=True)
+def tile(
+    typing: Any,
+    rows: Any,
+    panels: Any,
+    x: Any,
+    x_at: Any,
+    x_stride: Any,
+    weights: Any,
+    weights_at: Any,
+    panel_stride: Any,
+    depth: Any,
+    out: Any,
+    out_at: Any,
+    out_stride: Any,
+    add: Any,
+) -> Any:
+    """out[r, c] = sum over k < depth of x[r, k] * weights[c // 16, k, c % 16], or with `add` that much more.
+
+    `rows` and `panels` are constants. x, weights and out are contiguous arrays; `…_at` is the first element that
+    is meant, counted in the flattened array, `…_stride` the elements from one row or panel to the next.
+    x and out are float32; weights float32, or bfloat16 as uint16.
+    """
+    if not isinstance(rows, types.IntegerLiteral) or not isinstance(panels, types.IntegerLiteral):
+        raise TypingError("rows and panels must be constants")
+    if weights.dtype not in _STORED:
+        raise TypingError(f"weights of {weights.dtype} can't be multiplied")
+    numbers = [types.intp] * 3
+    signature = types.void(rows, panels, x, *numbers[:2], weights, *numbers, out, *numbers[:2], types.boolean)
+    return signature, _generate
+
+
+def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+    rows, panels = signature.args[0].literal_value, signature.args[1].literal_value
+    x, x_at, x_stride, weights, weights_at, panel_stride, depth, out, out_at, out_stride, add = args[2:]
+    stored = _STORED[signature.args[5].dtype]
+
+    def pointer(position: int, value: Any, *offsets: Any) -> Any:
+        data = make_array(signature.args[position])(context, builder, value).data
+        for offset in offsets:
+            data = builder.gep(data, [offset])
+        return data
+
+    def times(value: Any, number: int) -> Any:
+        return builder.mul(value, _constant(number))
+
+    x_rows = [pointer(2, x, x_at, times(x_stride, r)) for r in range(rows)]
+    w_panels = [pointer(5, weights, weights_at, times(panel_stride, p)) for p in range(panels)]
+    out_places = [
+        [
+            builder.bitcast(
+                pointer(9, out, out_at, times(out_stride, r), _constant(LANES * p)), _VECTOR.as_pointer()
+            )
+            for p in range(panels)
+        ]
+        for r in range(rows)
+    ]
+    sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(panels)] for _ in range(rows)]
+    cells = [(r, p) for r in range(rows) for p in range(panels)]
+    with builder.if_else(add) as (then, otherwise):
+        with then:
+            for r, p in cells:
+                builder.store(builder.load(out_places[r][p], align=4), sums[r][p])
+        with otherwise:
+            for r, p in cells:
+                builder.store(ir.Constant(_VECTOR, [0.0] * LANES), sums[r][p])
+
+    def accumulate(k: Any) -> None:
+        columns = [_load(builder, w, k, stored) for w in w_panels]
+        if panels == 1:  # several are streams enough
+            _prefetch(builder, builder.gep(w_panels[0], [builder.add(times(k, LANES), panel_stride)]))
+        for r in range(rows):
+            value = _broadcast(builder, builder.load(builder.gep(x_rows[r], [k])))
+            for p in range(panels):
+                total = builder.load(sums[r][p])
+                builder.store(_fma(builder, value, columns[p], total), sums[r][p])
+
+    whole = builder.and_(depth, _constant(-UNROLL))
+    with cgutils.for_range_slice(builder, _constant(0), whole, _constant(UNROLL)) as (k, _):
+        for step in range(UNROLL):
+            accumulate(builder.add(k, _constant(step)))
+    with cgutils.for_range_slice(builder, whole, depth, _constant(1)) as (k, _):
+        accumulate(k)
+    for r, p in cells:
+        builder.store(builder.load(sums[r][p]), out_places[r][p], align=4)
+    return context.get_dummy_value()
+
+
+def _load(builder: ir.IRBuilder, panel: Any, k: Any, stored: ir.Type) -> Any:
+    """Row k of a panel, widened to float32."""
+    place = builder.gep(panel, [builder.mul(k, _constant(LANES))])
+    kind = ir.VectorType(stored, LANES)
+    values = builder.load(builder.bitcast(place, kind.as_pointer()), align=stored.width // 8 if stored != _F32 else 4)
+    if stored == _F32:
+        return values
+    wide = ir.VectorType(_I32, LANES)
+    if stored == _I16:
+        bits = builder.shl(builder.zext(values, wide), ir.Constant(wide, [16] * LANES))
+        return builder.bitcast(bits, _VECTOR)
+    return builder.sitofp(builder.sext(values, wide), _VECTOR)
+
+
+def _broadcast(builder: ir.IRBuilder, value: Any) -> Any:
+    empty = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(empty, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+
+
+def _fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
+    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+    return builder.call(function, [a, b, c])
+
+
+def _prefetch(builder: ir.IRBuilder, place: Any) -> None:
+    byte = _I8.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    read, near, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
+    builder.call(function, [builder.bitcast(place, byte), read, near, data])
+
+
+def _constant(value: int) -> ir.Constant:
+    return ir.Constant(_I64, value)
