@@ -33,6 +33,7 @@ class LanguageDecoder:
             device=args.device,
             dtype=args.dtype,
             attention=args.attention,
+            weights=args.weights,
             engine=EngineConfig(
                 kv_cache_tokens=engine.kv_cache_tokens,
                 block_size=engine.block_size,

@@ -24,7 +24,7 @@ class Settings(BaseModel):
 class EngineArgs(Settings):
     """Memory of the decoder: `kv_cache_tokens` tokens in blocks of `block_size`.
 
-    By default the blocks suit the attention kernel: 256 tokens for flash-attn, else 16. One token of
+    By default the blocks suit the attention kernel: 256 tokens for flash-attn, 64 for the native one, else 16. One token of
     Megrez-3B-Omni takes 80 KiB in bfloat16.
     `max_context` is the longest prompt plus answer; by default what the checkpoint was trained for.
     """
@@ -36,19 +36,26 @@ class EngineArgs(Settings):
 
 class AppArgs(Settings):
     """`checkpoint` is a directory in the released layout; a relative path starts at the project's
-    folder. `model` is the name that clients send."""
+    folder. `model` is the name that clients send. `weights` is how the decoder keeps its weights on a CPU (it computes
+    in `dtype`): auto is bfloat16 where the checkpoint's lose nothing by it, else float32; int8 loses a little."""
 
     checkpoint: str
     model: str = "megrez-omni"
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["auto", "torch", "flash"] = "auto"
+    attention: Literal["auto", "native", "torch", "flash"] = "auto"
+    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     engine: EngineArgs = EngineArgs()
 
     @model_validator(mode="after")
     def _kernel_fits(self) -> AppArgs:
         if self.attention == "flash" and (self.dtype != "bfloat16" or self.device == "cpu"):
             raise ValueError("attention: flash needs dtype: bfloat16 and a CUDA device")
+        native = self.device == "cpu" and self.dtype == "float32"
+        if self.attention == "native" and not native:
+            raise ValueError("attention: native needs dtype: float32 and device: cpu")
+        if self.weights != "auto" and (not native or self.attention == "torch"):
+            raise ValueError("weights other than auto need dtype: float32, device: cpu and attention: auto or native")
         return self
 
     @property

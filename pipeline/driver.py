@@ -15,8 +15,6 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from .engine.engine import EngineStats
 from .errors import MegrezError
 from .generator import Answer, Generator
@@ -100,7 +98,7 @@ class Driver:
         default_max_tokens: int | None,
         threads: int,
     ) -> None:
-        """Changes the engine's limits and torch's threads between two steps.
+        """Changes the engine's limits and threads between two steps.
 
         Raises MegrezError if the limits don't fit together.
         """
@@ -114,7 +112,7 @@ class Driver:
             scheduler.max_running = max_running
             scheduler.max_waiting = max_waiting
             engine.default_max_tokens = default_max_tokens
-            torch.set_num_threads(threads)  # counts for the thread that calls it
+            engine.runner.model.set_threads(threads)  # torch's count for the thread that calls
 
         self._commands.put(apply)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .engine.engine import Engine, EngineConfig, TokenOutput
 from .errors import CheckpointError
-from .model.decoder import DecoderModel
-from .model.weights import load_pretrained
+from .model.decoder_stage import load_decoder
+from .model.native_decoder import WeightStorage
 from .processing.chat import build_prompt
 from .processing.tokenizer import TextStream, Tokenizer
 from .types import (
@@ -86,13 +86,12 @@ class Generator:
         device: str = "cpu",
         dtype: str = "float32",
         attention: str = "auto",
+        weights: WeightStorage = "auto",
         engine: EngineConfig | None = None,
     ) -> Generator:
         """Loads the language stage of a checkpoint: its tensors only. Raises CheckpointError."""
         tokenizer = Tokenizer(path)
-        config, model = load_pretrained(
-            path, lambda c, kernel: DecoderModel(c.decoder, kernel), device=device, dtype=dtype, attention=attention
-        )
+        config, model = load_decoder(path, device=device, dtype=dtype, attention=attention, weights=weights)
         if tokenizer.vocab_size > config.decoder.vocab_size:
             raise CheckpointError(
                 f"checkpoint {path}: the tokenizer has {tokenizer.vocab_size} tokens, "

@@ -67,8 +67,8 @@ class EngineStats:
 
 class Engine:
     def __init__(self, model: Model, config: EngineConfig, eos_ids: Ordered[int]) -> None:
-        multiple = model.attention.block_size_multiple
-        block_size = max(16, multiple) if config.block_size is None else config.block_size
+        multiple = model.block_size_multiple
+        block_size = model.block_size if config.block_size is None else config.block_size
         if block_size % multiple:
             raise MegrezError(f"block_size must be a multiple of {multiple} for this attention kernel")
         if config.max_batch_tokens < config.max_running:

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Ordered
+from typing import Any, Protocol
 
 import torch
 
+from ..config import DecoderConfig
 from ..model.attention import PagedBatch
-from ..model.decoder import DecoderModel
 from .blocks import BlockManager
 from .scheduler import Chunk
 
-Model = DecoderModel
+
+class Model(Protocol):
+    """A decoder over a paged KV cache of its own making: `DecoderModel`, `NativeDecoder`."""
+
+    config: DecoderConfig
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def block_size(self) -> int:
+        """Tokens a block that suit its attention kernel; others must be a multiple of `block_size_multiple`."""
+
+    @property
+    def block_size_multiple(self) -> int: ...
+
+    def set_threads(self, threads: int) -> None:
+        """CPU threads of a step; called from the thread that takes the steps."""
+
+    def new_cache(self, blocks: int, block_size: int) -> Any: ...
+
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """int64 [T] -> [T, D]."""
+
+    def __call__(self, embeds: torch.Tensor, positions: torch.Tensor, cache: Any, batch: PagedBatch) -> torch.Tensor:
+        """embeds [T, D], positions int64 [T] -> hidden states [T, D]."""
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, D] -> float32 [N, vocab]."""
 
 
 class Runner:
@@ -30,7 +59,7 @@ class Runner:
 
     @property
     def device(self) -> torch.device:
-        return self.cache.device
+        return self.model.device
 
     @torch.inference_mode()
     def run(self, chunks: list[Chunk]) -> torch.Tensor:

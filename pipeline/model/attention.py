@@ -156,18 +156,19 @@ class FlashAttention:
 
 
 def make_attention(name: str, device: torch.device, dtype: torch.dtype) -> Attention:
-    """`name`: 'torch', 'flash', or 'auto' (flash on CUDA in half precision, else torch)."""
+    """`name`: 'torch', 'flash', or 'auto' (flash on CUDA in half precision, else torch); 'native' kernels are the
+    decoder's, beside them the encoders have torch's."""
     half = dtype in (torch.float16, torch.bfloat16)
     if name == "auto":
         name = "flash" if device.type == "cuda" and half and _installed("flash_attn") else "torch"
         log.info("attention: %s", name)
-    if name == "torch":
+    if name in ("torch", "native"):
         return TorchAttention()
     if name == "flash":
         if not half:
             raise MegrezError(f"attention 'flash' computes in bfloat16, not {dtype}; set dtype: bfloat16")
         return FlashAttention()
-    raise MegrezError(f"attention {name!r} is unknown; choose auto, torch or flash")
+    raise MegrezError(f"attention {name!r} is unknown; choose auto, native, torch or flash")
 
 
 def _installed(module: str) -> bool:

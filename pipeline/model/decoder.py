@@ -116,6 +116,21 @@ class DecoderModel(nn.Module):
     def weight(self) -> torch.Tensor:
         return self.model.embed_tokens.weight
 
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    @property
+    def block_size_multiple(self) -> int:
+        return self.attention.block_size_multiple
+
+    @property
+    def block_size(self) -> int:
+        return max(16, self.block_size_multiple)
+
+    def set_threads(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
     def new_cache(self, blocks: int, block_size: int) -> KVCache:
         c = self.config
         shape = (c.num_hidden_layers, 2, blocks, block_size, c.num_key_value_heads, c.head_size)

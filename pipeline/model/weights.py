@@ -51,11 +51,11 @@ def load_stage(
     build: Callable[[], Model],
     path: str | Path,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     on_read: Recorder | None = None,
 ) -> Model:
-    """Builds a stage without memory, then reads its tensors from the checkpoint at `path`.
+    """Builds a stage without memory, then reads its tensors from the checkpoint at `path`; `dtype` None: as stored.
 
     `build` returns a `StageModel`. Raises CheckpointError naming every missing, surplus or
     ill-shaped tensor (the first eight of each).

@@ -5,8 +5,8 @@ Both caches are made of panels, so `product` multiplies with them as with weight
 keys   [layers, blocks, KV heads, block size / 16, head size, 16]: 16 tokens a panel
 values [layers, blocks, KV heads, head size / 16, block size, 16]: 16 components a panel
 
-A query's result doesn't depend on the queries that are computed beside it: each block is handled from its first token to
-the query's own, in order; what stands behind has weight 0.
+A query's result doesn't depend on the queries that are computed beside it: each block is handled from its first token
+to the query's own, in order; what stands behind has weight 0.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .matmul import product
 from .scalar import exp_negative
 from .tile import LANES
 
-TILE_ROWS = 24
-"""Queries of all heads of a group that go through a block together: it is read once for them."""
+QUERY_ROWS = 24
+"""Queries, of all heads of a group, that go through a block together: it is read once for them."""
 
 _NEVER = np.float32(-3.0e38)
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -45,10 +45,10 @@ class Scratch(NamedTuple):
 
 
 def new_cache(layers: int, blocks: int, kv_heads: int, block_size: int, head_size: int) -> Cache:
-    """Zeros: pages of memory that nobody has written to take no space yet."""
+    """Not filled: what nobody has written is never read, and takes no memory yet."""
     assert block_size % LANES == head_size % LANES == 0
-    keys = np.zeros((layers, blocks, kv_heads, block_size // LANES, head_size, LANES), np.float32)
-    return Cache(keys, np.zeros((layers, blocks, kv_heads, head_size // LANES, block_size, LANES), np.float32))
+    keys = np.empty((layers, blocks, kv_heads, block_size // LANES, head_size, LANES), np.float32)
+    return Cache(keys, np.empty((layers, blocks, kv_heads, head_size // LANES, block_size, LANES), np.float32))
 
 
 def new_scratch(threads: int, rows: int, block_size: int, head_size: int) -> Scratch:
@@ -70,13 +70,23 @@ def write(cache: Any, layer: int, head: int, slot: int, k: Any, v: Any) -> None:
 
 @numba.njit(nogil=True, error_model="numpy")
 def attend(
-    q: Any, first: int, queries: int, heads: int, head: int, position: int, cache: Any, layer: int, table: Any,
-    scratch: Any, thread: int, out: Any
+    q: Any,
+    first: int,
+    queries: int,
+    heads: int,
+    head: int,
+    position: int,
+    cache: Any,
+    layer: int,
+    table: Any,
+    scratch: Any,
+    thread: int,
+    out: Any,
 ) -> None:
     """One KV head for `queries` tokens of a sequence, the first of which stands at `position`.
 
-    q [T, …] holds the scaled queries, `heads` a KV head, as row after row of [heads, head size]; out [T, heads, head
-    size] gets the result; the tokens are rows `first` and following of both. table: int32 blocks of the sequence.
+    q: scaled queries, a row a token, that begins with [heads of all KV heads, head size]; `heads` of them share the KV
+    head `head`. out: [T, all heads * head size]. Both from row `first` on. table: int32, the sequence's blocks.
     """
     rows = queries * heads
     mine, weights, sums = scratch.q[thread], scratch.weights[thread], scratch.out[thread]
@@ -88,15 +98,20 @@ def attend(
             mine[r, i], sums[r, i] = q[first + r // heads, at + i], _ZERO
         largest[r, 0], total[r, 0] = _NEVER, _ZERO
     end = position + queries  # of what the last query sees
+    block = cache.keys.shape[2] * size * width
     for b in range((end + size - 1) // size):
-        at = ((layer * cache.keys.shape[1] + table[b]) * cache.keys.shape[2] + head) * size * width
+        at = (layer * cache.keys.shape[1] + table[b]) * block + head * size * width
+        following = table[b + 1] if (b + 1) * size < end else table[b]
+        ahead = (following - table[b]) * block
         tokens = min(size, end - b * size)
         panels = (tokens + LANES - 1) // LANES
-        product(mine, 0, width, rows, cache.keys, at, LANES * width, panels, width, weights, 0, size, False)
+        product(mine, 0, width, rows, cache.keys, at, LANES * width, panels, ahead, width, weights, 0, size, False)
         for r in range(rows):
             seen = min(size, position + r // heads + 1 - b * size)
             _soften(weights[r], seen, largest[r], total[r], sums[r])
-        product(weights, 0, size, rows, cache.values, at, LANES * size, width // LANES, tokens, sums, 0, width, True)
+        product(
+            weights, 0, size, rows, cache.values, at, LANES * size, width // LANES, ahead, tokens, sums, 0, width, True
+        )
     for r in range(rows):
         at = (head * heads + r % heads) * width
         share = _ONE / total[r, 0]
@@ -106,8 +121,8 @@ def attend(
 
 @numba.njit(nogil=True, error_model="numpy")
 def _soften(scores: Any, seen: int, largest: Any, total: Any, sums: Any) -> None:
-    """Turns the scores of a block into weights relative to the largest score yet, of which `seen` count; what was summed
-    up before shrinks accordingly."""
+    """Turns a query's scores, of which `seen` count, into weights relative to its largest score yet; what was summed up
+    before shrinks accordingly."""
     for t in range(max(seen, 0), len(scores)):
         scores[t] = _NEVER
     if seen <= 0:
@@ -124,7 +139,7 @@ def _soften(scores: Any, seen: int, largest: Any, total: Any, sums: Any) -> None
 
 
 @numba.njit(nogil=True, fastmath={"nnan", "nsz"})
-def _largest(values: Any) -> float:
+def _largest(values: Any) -> Any:
     """NaN may be passed over: the weights come out as NaN all the same."""
     top = values[0]
     for i in range(len(values)):
@@ -133,7 +148,7 @@ def _largest(values: Any) -> float:
 
 
 @numba.njit(nogil=True, fastmath={"reassoc"})
-def _sum(values: Any) -> float:
+def _sum(values: Any) -> Any:
     """In an order of its own, but the same for every array of this length."""
     total = _ZERO
     for i in range(len(values)):

@@ -9,6 +9,7 @@ import numpy as np
 
 from .attention import attend, write
 from .matmul import multiply
+from .packing import Packed
 from .scalar import silu
 from .team import meet, take
 from .tile import LANES
@@ -18,19 +19,13 @@ PHASES = 5
 
 
 class Weights(NamedTuple):
-    """Every layer's, packed as in `matmul.Packed`: values [layers, panels, depth, 16] and their scales.
+    """Of all layers. `qkv` holds the heads of queries, keys and values one after the other; `gate_up` a panel of each
+    in turn."""
 
-    `qkv` holds the heads of queries, keys and values one after the other; `gate_up` a panel of each in turn.
-    """
-
-    qkv: np.ndarray
-    qkv_scales: np.ndarray
-    output: np.ndarray
-    output_scales: np.ndarray
-    gate_up: np.ndarray
-    gate_up_scales: np.ndarray
-    down: np.ndarray
-    down_scales: np.ndarray
+    qkv: Packed
+    output: Packed
+    gate_up: Packed
+    down: Packed
     attention_norm: np.ndarray  # float32 [layers, D]
     mlp_norm: np.ndarray
     final_norm: np.ndarray  # float32 [D]
@@ -59,7 +54,7 @@ class Buffers(NamedTuple):
     gated: np.ndarray  # [T, intermediate size]
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
+@numba.njit(nogil=True, error_model="numpy")
 def forward(
     thread: int, threads: int, shared: Any, x: Any, out: Any, batch: Any, weights: Any, cache: Any, b: Any, scratch: Any
 ) -> None:
@@ -69,12 +64,12 @@ def forward(
     heads = b.attended.shape[1] // width
     group = heads // heads_kv
     mine = range(rows * thread // threads, rows * (thread + 1) // threads)
-    for layer in range(len(w.qkv)):
+    for layer in range(len(w.attention_norm)):
         counter = PHASES * layer
         for row in mine:
             normalise(x[row], w.attention_norm[layer], w.epsilon, b.normed[row])
         meet(shared, threads)
-        share(shared, counter, threads, b.normed, rows, w.qkv[layer], w.qkv_scales[layer], b.qkv, False)
+        share(shared, counter, threads, b.normed, rows, w.qkv, layer, b.qkv, False)
         meet(shared, threads)
         for row in mine:
             place(b.qkv[row], heads, heads_kv, width, w, cache, layer, batch.positions[row], batch.slots[row])
@@ -85,34 +80,26 @@ def forward(
                 break
             tile, head = batch.tiles[piece // heads_kv], piece % heads_kv
             first = tile[1]
-            attend(
-                b.qkv, first, tile[2], group, head, batch.positions[first], cache, layer, batch.tables[tile[0]],
-                scratch, thread, b.attended
-            )
+            position, table = batch.positions[first], batch.tables[tile[0]]
+            attend(b.qkv, first, tile[2], group, head, position, cache, layer, table, scratch, thread, b.attended)
         meet(shared, threads)
-        share(shared, counter + 2, threads, b.attended, rows, w.output[layer], w.output_scales[layer], x, True)
+        share(shared, counter + 2, threads, b.attended, rows, w.output, layer, x, True)
         meet(shared, threads)
         for row in mine:
             normalise(x[row], w.mlp_norm[layer], w.epsilon, b.normed[row])
         meet(shared, threads)
-        gate(shared, counter + 3, threads, b, rows, w.gate_up[layer], w.gate_up_scales[layer])
+        gate(shared, counter + 3, threads, b, rows, w.gate_up, layer)
         meet(shared, threads)
-        share(shared, counter + 4, threads, b.gated, rows, w.down[layer], w.down_scales[layer], x, True)
+        share(shared, counter + 4, threads, b.gated, rows, w.down, layer, x, True)
         meet(shared, threads)
     for row in mine:
         normalise(x[row], w.final_norm, w.epsilon, out[row])
 
 
-@numba.njit(nogil=True, error_model="numpy", cache=True)
-def project(thread: int, threads: int, shared: Any, x: Any, values: Any, scales: Any, out: Any) -> None:
-    """One product by the whole team: x [N, depth] -> out [N, 16 * panels]."""
-    share(shared, 0, threads, x, len(x), values, scales, out, False)
-
-
 @numba.njit(nogil=True, error_model="numpy")
-def share(
-    shared: Any, counter: int, threads: int, x: Any, rows: int, values: Any, scales: Any, out: Any, add: bool
-) -> None:
+def share(shared: Any, counter: int, threads: int, x: Any, rows: int, w: Any, layer: int, out: Any, add: bool) -> None:
+    """out [rows, …] = x [rows, depth] @ a layer's weights, or with `add` that much more, by the whole team."""
+    values, scales = w.values[layer], w.scales[layer]
     panels = len(values)
     pieces = pieces_of(panels, threads)
     while True:
@@ -123,8 +110,9 @@ def share(
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def gate(shared: Any, counter: int, threads: int, b: Any, rows: int, values: Any, scales: Any) -> None:
-    """gated = silu(gate) * up, each piece by who has multiplied it."""
+def gate(shared: Any, counter: int, threads: int, b: Any, rows: int, w: Any, layer: int) -> None:
+    """gated = silu(gate) * up, each piece by the thread that has multiplied it."""
+    values, scales = w.values[layer], w.scales[layer]
     pairs = len(values) // 2
     pieces = pieces_of(pairs, threads)
     while True:
@@ -158,9 +146,11 @@ def normalise(x: Any, weight: Any, epsilon: float, out: Any) -> None:
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def place(qkv: Any, heads: int, heads_kv: int, width: int, w: Any, cache: Any, layer: int, position: int, slot: int) -> None:
-    """Rotates one token's queries and keys (RoFormer, Su et al., 2021; Llama's pairing: i with i + half), scales the queries, stores keys and
-    values."""
+def place(
+    qkv: Any, heads: int, heads_kv: int, width: int, w: Any, cache: Any, layer: int, position: int, slot: int
+) -> None:
+    """Rotates one token's queries and keys (RoFormer, Su et al., 2021; in Llama's pairs: i with i + half), scales the
+    queries, stores keys and values."""
     scale = np.float32(1) / np.sqrt(np.float32(width))
     half = width // 2
     for head in range(heads + heads_kv):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -18,7 +20,7 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
 
 
 @numba.njit(inline="always")
-def exp_negative(x: float) -> float:
+def exp_negative(x: Any) -> Any:
     """e**x for x <= 0, to 2 units in the last place; 0 below -87, NaN for NaN. The polynomial is that of Cephes' expf
     (Moshier, 1989)."""
     above = _LOWEST if x < _LOWEST else x
@@ -30,7 +32,7 @@ def exp_negative(x: float) -> float:
 
 
 @numba.njit(inline="always")
-def silu(x: float) -> float:
+def silu(x: Any) -> Any:
     """x * sigmoid(x)."""
     e = exp_negative(-abs(x))
     return x * (_ONE if x >= _ZERO else e) / (_ONE + e)

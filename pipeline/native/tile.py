@@ -18,12 +18,14 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+from .llvm import prefetch_line
+
 LANES = 16
 """Columns of a panel."""
 
 UNROLL = 4
 
-_F32, _I8, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_F32, _I8, _I16, _I32, _I64 = ir.FloatType(), *(ir.IntType(bits) for bits in (8, 16, 32, 64))
 _VECTOR = ir.VectorType(_F32, LANES)
 _STORED = {types.float32: _F32, types.uint16: _I16, types.int8: _I8}
 """How weights may be stored: float32; bfloat16, as its bits; 8-bit integers, with a scale a column."""
@@ -40,6 +42,7 @@ def tile(
     weights: Any,
     weights_at: Any,
     panel_stride: Any,
+    ahead: Any,
     depth: Any,
     out: Any,
     out_at: Any,
@@ -48,7 +51,8 @@ def tile(
 ) -> Any:
     """out[r, c] = sum over k < depth of x[r, k] * weights[c // 16, k, c % 16], or with `add` that much more.
 
-    `rows` and `panels` are constants. x, weights and out are contiguous arrays; `…_at` is the first element that
+    `rows` and `panels` are constants; `ahead` elements behind each weight lies one that is needed soon and asked for
+    now (a constant 0: none). x, weights and out are contiguous arrays; `…_at` is the first element that
     is meant, counted in the flattened array, `…_stride` the elements from one row or panel to the next.
     x and out are float32; weights float32, or bfloat16 as uint16.
     """
@@ -56,14 +60,19 @@ def tile(
         raise TypingError("rows and panels must be constants")
     if weights.dtype not in _STORED:
         raise TypingError(f"weights of {weights.dtype} can't be multiplied")
-    numbers = [types.intp] * 3
-    signature = types.void(rows, panels, x, *numbers[:2], weights, *numbers, out, *numbers[:2], types.boolean)
+    integers = types.intp, types.intp
+    none = isinstance(ahead, types.IntegerLiteral) and ahead.literal_value == 0
+    ahead = ahead if none else types.intp
+    signature = types.void(
+        rows, panels, x, *integers, weights, *integers, ahead, types.intp, out, *integers, types.boolean
+    )
     return signature, _generate
 
 
 def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
     rows, panels = signature.args[0].literal_value, signature.args[1].literal_value
-    x, x_at, x_stride, weights, weights_at, panel_stride, depth, out, out_at, out_stride, add = args[2:]
+    x, x_at, x_stride, weights, weights_at, panel_stride, ahead, depth, out, out_at, out_stride, add = args[2:]
+    prefetching = not isinstance(signature.args[8], types.IntegerLiteral)
     stored = _STORED[signature.args[5].dtype]
 
     def pointer(position: int, value: Any, *offsets: Any) -> Any:
@@ -79,9 +88,7 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
     w_panels = [pointer(5, weights, weights_at, times(panel_stride, p)) for p in range(panels)]
     out_places = [
         [
-            builder.bitcast(
-                pointer(9, out, out_at, times(out_stride, r), _constant(LANES * p)), _VECTOR.as_pointer()
-            )
+            builder.bitcast(pointer(10, out, out_at, times(out_stride, r), _constant(LANES * p)), _VECTOR.as_pointer())
             for p in range(panels)
         ]
         for r in range(rows)
@@ -98,8 +105,8 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
 
     def accumulate(k: Any) -> None:
         columns = [_load(builder, w, k, stored) for w in w_panels]
-        if panels == 1:  # several are streams enough
-            _prefetch(builder, builder.gep(w_panels[0], [builder.add(times(k, LANES), panel_stride)]))
+        for w in w_panels if prefetching else ():
+            prefetch_line(builder, builder.gep(w, [builder.add(times(k, LANES), ahead)]))
         for r in range(rows):
             value = _broadcast(builder, builder.load(builder.gep(x_rows[r], [k])))
             for p in range(panels):
@@ -141,14 +148,6 @@ def _fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
     kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
     return builder.call(function, [a, b, c])
-
-
-def _prefetch(builder: ir.IRBuilder, place: Any) -> None:
-    byte = _I8.as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    read, near, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
-    builder.call(function, [builder.bitcast(place, byte), read, near, data])
 
 
 def _constant(value: int) -> ir.Constant:

@@ -228,7 +228,7 @@ class TestMaking:
         assert isinstance(make_attention("auto", torch.device("cuda"), torch.bfloat16), TorchAttention)
 
     def test_an_unknown_name(self) -> None:
-        with pytest.raises(MegrezError, match="choose auto, torch or flash"):
+        with pytest.raises(MegrezError, match="choose auto, native, torch or flash"):
             make_attention("fast", CPU, torch.float32)
 
     def test_flash_needs_blocks_of_256(self, flash: FlashAttention, golden_decoder: DecoderModel) -> None:
