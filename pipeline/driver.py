@@ -97,6 +97,7 @@ class Driver:
         max_waiting: int,
         default_max_tokens: int | None,
         threads: int,
+        step_seconds: float | None = None,
     ) -> None:
         """Changes the engine's limits and threads between two steps.
 
@@ -108,7 +109,8 @@ class Driver:
         scheduler = engine.scheduler
 
         def apply() -> None:
-            scheduler.max_batch_tokens = max_batch_tokens
+            scheduler.budget.max_tokens = max_batch_tokens
+            scheduler.budget.step_seconds = step_seconds
             scheduler.max_running = max_running
             scheduler.max_waiting = max_waiting
             engine.default_max_tokens = default_max_tokens

@@ -20,11 +20,13 @@ class ImageEmbeds:
     """One picture after the vision encoder.
 
     `embeds` is [slices, query_num, D]: the overview first, then the grid's slices row by row.
-    `grid` is (columns, rows) of the slices after the overview, or None for a picture of one slice.
+    `grid` is (columns, rows) of the slices after the overview, or None for a picture of one slice. `key` stands for what
+    they were computed from, the file's bytes and the processor's configuration; None: it isn't known.
     """
 
     embeds: torch.Tensor
     grid: tuple[int, int] | None
+    key: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -36,11 +38,12 @@ class AudioEmbeds:
     """One recording after the audio encoder.
 
     `embeds` is [sum(spans), D]. Each span is a stretch of at most 30 s: a begin vector, one
-    embedding per 40 ms, an end vector. Longer recordings have several spans, in order of time.
+    embedding per 40 ms, an end vector. Longer recordings have several spans, in order of time. `key` as a picture's.
     """
 
     embeds: torch.Tensor
     spans: tuple[int, ...]
+    key: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -66,12 +69,13 @@ class Message:
 @dataclass(frozen=True)
 class MediaSpan:
     """`length` prompt positions from `start` on are replaced by rows of medium number `media`,
-    beginning at its row `offset` (rows counted over the flattened embeds)."""
+    beginning at its row `offset` (rows counted over the flattened embeds). `key` is the medium's."""
 
     start: int
     length: int
     media: int
     offset: int
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,14 +183,15 @@ class Delta:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it; where nobody reads along
-    (no `stream`), in two pieces."""
+    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it and have these keys; where
+    nobody reads along (no `stream`), in two pieces."""
 
     messages: tuple[Message, ...]
     params: SamplingParams
     n: int = 1
     request_id: str = ""
     stream: bool = True
+    media_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import time
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -29,7 +30,9 @@ class EngineConfig:
     """Sizes of the engine. `num_blocks * block_size` tokens fit into the KV cache.
 
     num_blocks None: as many as hold `kv_cache_tokens`; block_size None: what suits the attention kernel;
-    max_batch_tokens: tokens computed a step at most; max_running: sequences in a step;
+    prefix_caching: prompts that begin alike share what has been computed;
+    max_batch_tokens: tokens computed a step at most; step_seconds: what a step should take at most while answers
+    are under way (None: it doesn't matter); max_running: sequences in a step;
     max_waiting: sequences queued behind them; max_context: prompt plus answer of one sequence
     (None: what the checkpoint was trained for).
     """
@@ -37,7 +40,9 @@ class EngineConfig:
     kv_cache_tokens: int = 16384
     num_blocks: int | None = None
     block_size: int | None = None
+    prefix_caching: bool = True
     max_batch_tokens: int = 512
+    step_seconds: float | None = None
     max_running: int = 32
     max_waiting: int = 256
     max_context: int | None = None
@@ -45,21 +50,28 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class TokenOutput:
-    """One token of a sequence; or, with `error`, its end without one."""
+    """One token of a sequence; or, with `error`, its end without one. The first says how many of the prompt's tokens
+    were `found` in the cache."""
 
     sequence_id: int
     token_id: int | None
     logprobs: SampledLogprobs | None = None
     finish_reason: FinishReason | None = None
     error: str | None = None
+    found: int = 0
 
 
 @dataclass(frozen=True)
 class EngineStats:
+    """`prompt_tokens` of sequences that have been admitted, `found_tokens` of them in the cache."""
+
     running: int
     waiting: int
     blocks_used: int
+    blocks_kept: int
     blocks_total: int
+    prompt_tokens: int
+    found_tokens: int
     preemptions: int
     steps: int
     last_batch: int
@@ -79,18 +91,24 @@ class Engine:
         self.max_context = config.max_context or trained
         self.default_max_tokens: int | None = None  # for answers of open length; None: all the room
         self.eos_ids = frozenset(eos_ids)
-        self.blocks = BlockManager(config.num_blocks or max(config.kv_cache_tokens // block_size, 1), block_size)
+        self.blocks = BlockManager(
+            config.num_blocks or max(config.kv_cache_tokens // block_size, 1),
+            block_size,
+            sharing=config.prefix_caching,
+        )
         self.scheduler = Scheduler(
             self.blocks,
             max_batch_tokens=config.max_batch_tokens,
             max_running=config.max_running,
             max_waiting=config.max_waiting,
+            step_seconds=config.step_seconds,
         )
         self.runner, self.sampler = Runner(model, self.blocks), Sampler(eos_ids)
         self._vocab, self._width = model.config.vocab_size, model.config.hidden_size
         self._ids = itertools.count()
         self._alive: dict[int, Sequence] = {}
         self._steps, self._last_batch = 0, 0
+        self._prompt_tokens, self._found_tokens = 0, 0
         self.failures = 0  # unexpected ones since the last step that went well
 
     def check(self, prompt_tokens: int, params: SamplingParams) -> int:
@@ -166,7 +184,12 @@ class Engine:
         self._steps += 1
         self._last_batch = len(chunks)
         try:
-            return self._run(chunks)
+            begin = time.perf_counter()
+            outputs = self._run(chunks)
+            decodes = sum(chunk.length == 1 for chunk in chunks)
+            prefill = sum(chunk.length for chunk in chunks) - decodes
+            self.scheduler.budget.observe(decodes, prefill, time.perf_counter() - begin)
+            return outputs
         except Exception as error:  # one of them broke the batch: find out which
             log.exception("a step over %d sequences failed", len(chunks))
             if len(chunks) == 1:
@@ -196,7 +219,10 @@ class Engine:
             running=len(s.running),
             waiting=len(s.waiting),
             blocks_used=self.blocks.used,
+            blocks_kept=self.blocks.kept,
             blocks_total=self.blocks.num_blocks,
+            prompt_tokens=self._prompt_tokens,
+            found_tokens=self._found_tokens,
             preemptions=s.preemptions,
             steps=self._steps,
             last_batch=self._last_batch,
@@ -208,6 +234,7 @@ class Engine:
         self.failures = 0
         for chunk in chunks:
             chunk.sequence.computed = chunk.stop
+            self.blocks.fill(chunk.sequence, chunk.start, chunk.stop)
         return [self._sample(c, next(logits)) for c, sample in zip(chunks, samples, strict=True) if sample]
 
     def _run_alone(self, chunk: Chunk) -> list[TokenOutput]:
@@ -221,7 +248,9 @@ class Engine:
         log.error("sequence %d failed: %r", sequence.id, error)
         if not isinstance(error, MegrezError):  # not this sequence's fault, then
             self.failures += 1
-        self.finish(sequence.id, "error")
+        self._alive.pop(sequence.id)
+        self.scheduler.finish(sequence, "error", forget=True)
+        self.runner.detach(sequence.id)
         message = str(error) if isinstance(error, MegrezError) else "the model failed on this request"
         return TokenOutput(sequence.id, None, None, "error", message)
 
@@ -235,4 +264,9 @@ class Engine:
         reason = sequence.finished_by(sample.token_id)
         if reason:
             self.finish(sequence.id, reason)
-        return TokenOutput(sequence.id, sample.token_id, sample.logprobs, reason)
+        first = len(sequence.output) == 1
+        if first:
+            self._prompt_tokens += len(sequence.prompt.token_ids)
+            self._found_tokens += sequence.found
+        found = sequence.found if first else 0
+        return TokenOutput(sequence.id, sample.token_id, sample.logprobs, reason, found=found)

@@ -24,7 +24,9 @@ class Sequence:
     stop_ids: frozenset[int]
     output: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)  # of its first full blocks, see `prefix`
     computed: int = 0
+    found: int = 0  # tokens that were in the cache when the sequence was first admitted
     preemptions: int = 0
     finish_reason: FinishReason | None = None
     sampler_state: Any = None  # the sampler's counts of this sequence's tokens

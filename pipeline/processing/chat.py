@@ -69,7 +69,7 @@ def build_prompt(
             elif isinstance(piece, int):
                 ids.append(piece)
             else:
-                spans.append(MediaSpan(len(ids), piece.length, piece.media, piece.offset))
+                spans.append(MediaSpan(len(ids), piece.length, piece.media, piece.offset, media[piece.media].key))
                 ids += [tokenizer.special("unk")] * piece.length
     ids += tokenizer.encode(rendered[at:], allow_special=True)
     return Prompt(ids, tuple(spans))

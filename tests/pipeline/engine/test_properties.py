@@ -1,4 +1,8 @@
-"""Scheduler and block manager through random arrivals, aborts and steps, without a model."""
+"""Scheduler and block manager through random arrivals, aborts and steps, without a model.
+
+A memory in place of the model's: each slot holds what was written into it, so that a block that is shared or found again
+must hold exactly what its sequence would have computed.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,13 @@ class Machine(RuleBasedStateMachine):
         max_running=st.integers(1, 5),
         spare=st.integers(0, 12),
         max_waiting=st.integers(1, 6),
+        sharing=st.booleans(),
     )
-    def build(self, num_blocks: int, block_size: int, max_running: int, spare: int, max_waiting: int) -> None:
-        self.blocks = BlockManager(num_blocks, block_size)
+    def build(
+        self, num_blocks: int, block_size: int, max_running: int, spare: int, max_waiting: int, sharing: bool
+    ) -> None:
+        self.blocks = BlockManager(num_blocks, block_size, sharing=sharing)
+        self.memory: dict[int, tuple[int, ...]] = {}
         self.capacity = num_blocks * block_size
         self.budget = max_running + spare
         self.scheduler = Scheduler(
@@ -31,13 +39,14 @@ class Machine(RuleBasedStateMachine):
         self.everyone: list[Sequence] = []
         self.ends: dict[int, str] = {}
 
-    @rule(prompt=st.integers(1, 30), answer=st.integers(1, 12))
-    def arrive(self, prompt: int, answer: int) -> None:
+    @rule(alike=st.integers(0, 30), prompt=st.integers(1, 30), kind=st.integers(2, 4), answer=st.integers(1, 12))
+    def arrive(self, alike: int, prompt: int, kind: int, answer: int) -> None:
         prompt = min(prompt, self.capacity - 1)
         answer = min(answer, self.capacity - prompt)
         if prompt < 1:
             return
-        sequence = Sequence(len(self.everyone), Prompt([1] * prompt), SamplingParams(), answer, (0, 0), frozenset())
+        tokens = [1] * min(alike, prompt) + [kind] * (prompt - alike)  # many begin alike
+        sequence = Sequence(len(self.everyone), Prompt(tokens), SamplingParams(), answer, (0, 0), frozenset())
         full = len(self.scheduler.waiting) >= self.scheduler.max_waiting
         try:
             self.scheduler.add(sequence)
@@ -48,9 +57,9 @@ class Machine(RuleBasedStateMachine):
         self.everyone.append(sequence)
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data())
-    def abort(self, data: st.DataObject) -> None:
-        self.end(data.draw(st.sampled_from(self.alive)), "abort")
+    @rule(data=st.data(), reason=st.sampled_from(["abort", "error"]))
+    def abort(self, data: st.DataObject, reason: str) -> None:
+        self.end(data.draw(st.sampled_from(self.alive)), reason)
 
     @precondition(lambda self: self.alive)
     @rule(lucky=st.booleans())
@@ -71,20 +80,32 @@ class Machine(RuleBasedStateMachine):
         for chunk in chunks:
             sequence = chunk.sequence
             assert chunk.start < chunk.stop <= sequence.length
-            assert chunk.start == sequence.computed <= before[sequence.id]
+            assert chunk.start == sequence.computed
+            assert chunk.start <= before[sequence.id] or before[sequence.id] == 0, "computed by nobody"
             assert len(sequence.blocks) * self.blocks.block_size >= chunk.stop
 
         for chunk in chunks:
             sequence, samples = chunk.sequence, chunk.samples
+            self.read(sequence, chunk.start)
+            for slot, position in zip(
+                self.blocks.slots(sequence, chunk.start, chunk.stop), range(chunk.start, chunk.stop), strict=True
+            ):
+                self.memory[slot] = tuple(sequence.tokens(0, position + 1))
             sequence.computed = chunk.stop
+            self.blocks.fill(sequence, chunk.start, chunk.stop)
             if samples:
                 sequence.output.append(2)
                 if lucky or len(sequence.output) >= sequence.max_tokens:
                     self.end(sequence, "stop")
 
+    def read(self, sequence: Sequence, length: int) -> None:
+        """What the sequence attends to is what it would have written itself."""
+        for position, slot in enumerate(self.blocks.slots(sequence, 0, length)):
+            assert self.memory[slot] == tuple(sequence.tokens(0, position + 1)), "a block holds something else"
+
     def end(self, sequence: Sequence, reason: str) -> None:
         assert sequence.id not in self.ends, "a sequence ended twice"
-        self.scheduler.finish(sequence, reason)  # type: ignore[arg-type]
+        self.scheduler.finish(sequence, reason, forget=reason == "error")  # type: ignore[arg-type]
         self.ends[sequence.id] = reason
 
     @property
@@ -92,12 +113,18 @@ class Machine(RuleBasedStateMachine):
         return [s for s in getattr(self, "everyone", []) if s.id not in self.ends]
 
     @invariant()
-    def every_block_has_one_holder(self) -> None:
+    def every_block_is_held_or_free(self) -> None:
         if not hasattr(self, "blocks"):
             return
         held = [block for s in self.everyone for block in s.blocks]
-        assert len(held) == len(set(held)) == self.blocks.used
+        assert len(set(held)) == self.blocks.used
+        assert all(len(s.blocks) == len(set(s.blocks)) for s in self.everyone)
+        assert len(held) == len(set(held)) or self.blocks.sharing
         assert self.blocks.used + self.blocks.free == self.blocks.num_blocks
+        assert self.blocks.kept <= self.blocks.free
+        for s in self.everyone:  # what is not full yet has one holder, who writes to it
+            for i, block in enumerate(s.blocks):
+                assert held.count(block) == 1 or (i + 1) * self.blocks.block_size <= s.computed
         assert not any(s.blocks for s in self.everyone if s.id in self.ends)
         assert not any(s.blocks or s.computed for s in self.scheduler.waiting)
 
@@ -119,7 +146,7 @@ class Machine(RuleBasedStateMachine):
             if not self.alive:
                 break
             self.step(lucky=False)  # type: ignore[call-arg]
-            self.every_block_has_one_holder()
+            self.every_block_is_held_or_free()
         assert not self.alive, "the queue does not drain"
         assert self.scheduler.idle
         assert self.blocks.free == self.blocks.num_blocks

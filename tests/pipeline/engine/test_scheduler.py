@@ -17,7 +17,8 @@ def make(
 
 
 def sequence(number: int, prompt: int, answer: int = 8) -> Sequence:
-    return Sequence(number, Prompt([1] * prompt), SamplingParams(), answer, (0, 0), frozenset())
+    """No two begin alike."""
+    return Sequence(number, Prompt([number] * prompt), SamplingParams(), answer, (0, 0), frozenset())
 
 
 def compute(chunks: list[Chunk]) -> list[tuple[int, int, int]]:
