@@ -107,9 +107,9 @@ class Completions:
         await self._check_ready({part.modality for part in parts})
 
         params, stream = body.sampling(self.config.generation), bool(body.stream)
-        request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream)
         data = await self._load(parts, trace)
         keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
+        request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream, tuple(keys))
         pieces, first = await self._start(request, parts, data, keys, trace)
         del parts, data  # not needed any more, and large
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ray import serve
@@ -35,9 +35,10 @@ class LanguageDecoder:
             attention=args.attention,
             weights=args.weights,
             engine=EngineConfig(
-                kv_cache_tokens=engine.kv_cache_tokens,
+                kv_cache=engine.kv_cache,
                 block_size=engine.block_size,
                 max_context=engine.max_context,
+                prefix_caching=engine.prefix_caching,
             ),
         )
         self.metrics = DecoderMetrics()
@@ -50,6 +51,7 @@ class LanguageDecoder:
         settings = DecoderSettings.model_validate(user_config)
         self.driver.resize(
             max_batch_tokens=settings.max_batch_tokens,
+            step_seconds=None if settings.step_ms is None else settings.step_ms / 1000,
             max_running=settings.max_running,
             max_waiting=settings.max_waiting,
             default_max_tokens=settings.default_max_tokens,
@@ -71,6 +73,8 @@ class LanguageDecoder:
             try:
                 async for deltas in pieces:
                     line["completion_tokens"] += sum(len(delta.token_ids) for delta in deltas)
+                    if usage:
+                        usage = replace(usage, cached_tokens=min(delta.cached_tokens for delta in deltas))
                     if request.stream or usage:  # the first piece says that all is well
                         yield Piece(deltas, usage)
                         usage = None  # said once
@@ -90,7 +94,9 @@ class LanguageDecoder:
             raise RuntimeError("the engine has stopped")
 
     def _prepare(self, request: ChatRequest, media: dict[str, PackedEmbeds]) -> tuple[Prompt, list[MediaEmbeds]]:
-        embeds = [unpack(media[f"media_{i}"]) for i in range(len(media))]
+        assert len(request.media_keys) in (len(media), 0)
+        keys = request.media_keys or (None,) * len(media)
+        embeds = [replace(unpack(media[f"media_{i}"]), key=key) for i, key in enumerate(keys)]
         return self.driver.generator.prompt(request.messages, embeds), embeds
 
     def _observe(self, stats: EngineStats) -> None:
@@ -107,3 +113,6 @@ class LanguageDecoder:
         self.metrics.blocks.set(stats.blocks_used)
         self.metrics.blocks_total.set(stats.blocks_total)
         self.metrics.preemptions.set(stats.preemptions)
+        self.metrics.blocks_kept.set(stats.blocks_kept)
+        self.metrics.prompt_tokens.set(stats.prompt_tokens)
+        self.metrics.found_tokens.set(stats.found_tokens)

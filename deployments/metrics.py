@@ -50,5 +50,8 @@ class DecoderMetrics:
         self.waiting = metrics.Gauge("megrez_sequences_waiting", "Sequences in the queue")
         self.blocks = metrics.Gauge("megrez_kv_blocks_used", "Blocks of the KV cache in use")
         self.blocks_total = metrics.Gauge("megrez_kv_blocks_total", "Blocks of the KV cache")
+        self.blocks_kept = metrics.Gauge("megrez_kv_blocks_kept", "Blocks kept for prompts that may begin alike")
+        self.prompt_tokens = metrics.Gauge("megrez_prefix_tokens", "Tokens of prompts since the replica started")
+        self.found_tokens = metrics.Gauge("megrez_prefix_tokens_found", "Of these, tokens found in the KV cache")
         self.batch = metrics.Histogram("megrez_batch_sequences", "Sequences in a step", boundaries=_COUNTS)
         self.preemptions = metrics.Gauge("megrez_preemptions", "Sequences preempted since the replica started")

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.engine.memory import CacheBudget
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 Count = Annotated[int, Field(gt=0)]
@@ -22,16 +24,34 @@ class Settings(BaseModel):
 
 
 class EngineArgs(Settings):
-    """Memory of the decoder: `kv_cache_tokens` tokens in blocks of `block_size`.
+    """Memory of the decoder. The KV cache has one budget: tokens, bytes, or a fraction of the memory that is free when
+    the weights are loaded. One token of Megrez-3B-Omni takes 80 KiB in bfloat16, 160 in float32.
 
-    By default the blocks suit the attention kernel: 256 tokens for flash-attn, 64 for the native one, else 16. One token of
-    Megrez-3B-Omni takes 80 KiB in bfloat16.
-    `max_context` is the longest prompt plus answer; by default what the checkpoint was trained for.
+    Blocks of `block_size` tokens suit the attention kernel by default: 256 for flash-attn, 64 for the native one, else
+    16. `max_context` is the longest prompt plus answer; by default what the checkpoint was trained for.
+    With `prefix_caching` prompts that begin alike share what has been computed of them.
     """
 
-    kv_cache_tokens: Count = 32768
+    kv_cache_tokens: Count | None = None
+    kv_cache_bytes: Count | None = None
+    kv_cache_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     block_size: Count | None = None
     max_context: Count | None = None
+    prefix_caching: bool = True
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> EngineArgs:
+        budgets = (self.kv_cache_tokens, self.kv_cache_bytes, self.kv_cache_fraction)
+        if sum(budget is not None for budget in budgets) > 1:
+            raise ValueError("give one of kv_cache_tokens, kv_cache_bytes and kv_cache_fraction; the others are null")
+        return self
+
+    @property
+    def kv_cache(self) -> CacheBudget:
+        tokens, nbytes, fraction = self.kv_cache_tokens, self.kv_cache_bytes, self.kv_cache_fraction
+        if (tokens, nbytes, fraction) == (None, None, None):
+            tokens = 32768
+        return CacheBudget(tokens=tokens, nbytes=nbytes, fraction=fraction)
 
 
 class AppArgs(Settings):
@@ -85,11 +105,13 @@ class AudioSettings(Settings):
 
 
 class DecoderSettings(Settings):
-    """A step computes at most `max_batch_tokens` tokens of at most `max_running` sequences;
+    """A step computes at most `max_batch_tokens` tokens of at most `max_running` sequences, and while answers are under
+    way as few of a prompt's as let it end within `step_ms` (null: it doesn't matter);
     `max_waiting` more may queue, and the next is refused (429). An answer whose length the client
     left open ends after `default_max_tokens` (null: where the context ends)."""
 
     max_batch_tokens: Count = 512
+    step_ms: Annotated[float, Field(gt=0)] | None = 100.0
     max_running: Count = 16
     max_waiting: Count = 64
     default_max_tokens: Count | None = 1024

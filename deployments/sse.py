@@ -48,7 +48,9 @@ class Reply:
     def usage(self) -> Usage:
         prompt, completion = self.trace.usage, self.trace.completion_tokens
         assert prompt is not None, "usage is known with the first piece"
-        details = PromptTokensDetails(image_tokens=prompt.image_tokens, audio_tokens=prompt.audio_tokens)
+        details = PromptTokensDetails(
+            cached_tokens=prompt.cached_tokens, image_tokens=prompt.image_tokens, audio_tokens=prompt.audio_tokens
+        )
         return Usage(
             prompt_tokens=prompt.prompt_tokens,
             completion_tokens=completion,

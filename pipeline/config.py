@@ -34,6 +34,11 @@ class DecoderConfig:
     def head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def cached_values(self) -> int:
+        """Numbers that the KV cache holds of a token: a key and a value a KV head of each layer."""
+        return 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_size
+
 
 @dataclass(frozen=True)
 class VisionConfig:

@@ -234,6 +234,7 @@ def merge(deltas: Sequence[Delta]) -> list[Delta]:
                 text=first.text + delta.text,
                 token_ids=first.token_ids + delta.token_ids,
                 logprobs=first.logprobs + delta.logprobs,
+                cached_tokens=first.cached_tokens,
             )
         )
     return list(merged.values())

@@ -147,7 +147,8 @@ class Generator:
         if reason:
             rest = answer.stops.push(answer.stream.flush())[0] + answer.stops.flush()
             return self._finish(answer, reason, text + rest, output)
-        return Delta(answer.index, text, (output.token_id,), self._logprobs(output.logprobs))
+        logprobs = self._logprobs(output.logprobs)
+        return Delta(answer.index, text, (output.token_id,), logprobs, cached_tokens=output.found)
 
     def _finish(
         self,
@@ -161,7 +162,8 @@ class Generator:
         answer.finish_reason = reason
         tokens = (output.token_id,) if output and output.token_id is not None else ()
         logprobs = self._logprobs(output.logprobs) if output and output.finish_reason != "stop" else ()
-        return Delta(answer.index, text, tokens, logprobs, reason, error)
+        found = output.found if output else 0
+        return Delta(answer.index, text, tokens, logprobs, reason, error, cached_tokens=found)
 
     def _logprobs(self, sampled: SampledLogprobs | None) -> tuple[LogprobText, ...]:
         if sampled is None:

@@ -20,8 +20,8 @@ class ImageEmbeds:
     """One picture after the vision encoder.
 
     `embeds` is [slices, query_num, D]: the overview first, then the grid's slices row by row.
-    `grid` is (columns, rows) of the slices after the overview, or None for a picture of one slice. `key` stands for what
-    they were computed from, the file's bytes and the processor's configuration; None: it isn't known.
+    `grid` is (columns, rows) of the slices after the overview, or None for a picture of one slice. `key` stands for
+    what they were computed from, the file's bytes and the processor's configuration; None: it isn't known.
     """
 
     embeds: torch.Tensor
@@ -162,16 +162,18 @@ class LogprobText:
 
 @dataclass(frozen=True)
 class PromptUsage:
-    """Token counts of a prompt; media tokens are part of `prompt_tokens`."""
+    """Token counts of a prompt; media tokens are part of `prompt_tokens`, and so are those that were in the cache."""
 
     prompt_tokens: int
     image_tokens: int
     audio_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of answer number `index`: the text and the tokens since the last piece."""
+    """A piece of answer number `index`: the text and the tokens since the last piece. The first says how many tokens of
+    the prompt were in the cache."""
 
     index: int
     text: str
@@ -179,12 +181,13 @@ class Delta:
     logprobs: tuple[LogprobText, ...] = ()
     finish_reason: FinishReason | None = None
     error: str | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it and have these keys; where
-    nobody reads along (no `stream`), in two pieces."""
+    """One request to the decoder stage: `n` answers to `messages`, whose media come beside it and have these keys;
+    where nobody reads along (no `stream`), in two pieces."""
 
     messages: tuple[Message, ...]
     params: SamplingParams

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from pipeline.config import ModelConfig
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.generator import Generator
 from pipeline.model.attention import TorchAttention
 from pipeline.model.decoder import DecoderModel
@@ -78,5 +79,5 @@ def golden_decoder(golden_path: Path) -> DecoderModel:
 def mini_generator(mini_omni: Omni) -> Generator:
     """A fresh engine over the default checkpoint's weights, which are loaded once."""
     loaded = mini_omni._generator
-    config = EngineConfig(num_blocks=64)
+    config = EngineConfig(kv_cache=CacheBudget(64))
     return Generator(loaded.tokenizer, Engine(loaded.engine.runner.model, config, sorted(loaded.engine.eos_ids)))

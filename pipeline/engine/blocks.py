@@ -11,8 +11,9 @@ from .sequence import Sequence
 class BlockManager:
     """Hands out `num_blocks` blocks of `block_size` tokens.
 
-    A full block has a name (see `prefix`) and may have several holders. When the last one lets go it is kept, to be found
-    by its name, until its place is needed: the least recently used goes first. Without `sharing` nothing is named.
+    A full block has a name (see `prefix`) and may have several holders. When the last one lets go it is kept, to be
+    found by its name, until its place is needed: the least recently used goes first. Without `sharing` nothing is
+    named.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, sharing: bool = True) -> None:
@@ -83,7 +84,7 @@ class BlockManager:
 
     def release(self, sequence: Sequence, *, forget: bool = False) -> None:
         """Lets go of all its blocks. `forget`: nobody is to find those that it alone holds."""
-        for block in reversed(sequence.blocks):  # the last is the first to go: others are of no use without those before
+        for block in reversed(sequence.blocks):  # the last is to go first: it is of no use without those before it
             assert self._holders[block] > 0, "a block was released twice"
             self._holders[block] -= 1
             if self._holders[block]:

@@ -1,7 +1,7 @@
 """How many tokens of prompts a step may compute, so that answers under way are not kept waiting. Holds no tensors.
 
-What a step takes is learnt from the steps that were taken: that of a decode step, and that of a prompt's token. Both change
-with the number of sequences and the length of their contexts, so that recent steps count most.
+What a step takes is learnt from the steps that were taken: a step of decodes, and one more token of a prompt. Both
+change with the number of sequences and the length of their contexts, so that recent steps count most.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ MEMORY = 0.8
 """Of a measured time this much of the former ones remains: some five steps back still count."""
 
 SMALLEST_SHARE = 0.25
-"""Of the time that a step's decodes take, prompts get at least this much more: they advance however short the limit is."""
+"""Prompts get at least this much of the time that a step's decodes take: they advance, however short the limit is."""
 
 SMALLEST_CHUNK = 16
 

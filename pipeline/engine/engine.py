@@ -10,13 +10,14 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from ..errors import ContextOverflow, InvalidRequest, MegrezError
 from ..types import FinishReason, Prompt, SampledLogprobs, SamplingParams
 from .blocks import BlockManager
+from .memory import CacheBudget
 from .runner import Model, Runner
 from .sampler import Sample, Sampler
 from .scheduler import Chunk, Scheduler
@@ -27,9 +28,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """Sizes of the engine. `num_blocks * block_size` tokens fit into the KV cache.
+    """Sizes of the engine.
 
-    num_blocks None: as many as hold `kv_cache_tokens`; block_size None: what suits the attention kernel;
+    kv_cache: how large; block_size None: what suits the attention kernel;
     prefix_caching: prompts that begin alike share what has been computed;
     max_batch_tokens: tokens computed a step at most; step_seconds: what a step should take at most while answers
     are under way (None: it doesn't matter); max_running: sequences in a step;
@@ -37,8 +38,7 @@ class EngineConfig:
     (None: what the checkpoint was trained for).
     """
 
-    kv_cache_tokens: int = 16384
-    num_blocks: int | None = None
+    kv_cache: CacheBudget = field(default_factory=lambda: CacheBudget(tokens=16384))
     block_size: int | None = None
     prefix_caching: bool = True
     max_batch_tokens: int = 512
@@ -91,11 +91,8 @@ class Engine:
         self.max_context = config.max_context or trained
         self.default_max_tokens: int | None = None  # for answers of open length; None: all the room
         self.eos_ids = frozenset(eos_ids)
-        self.blocks = BlockManager(
-            config.num_blocks or max(config.kv_cache_tokens // block_size, 1),
-            block_size,
-            sharing=config.prefix_caching,
-        )
+        blocks = config.kv_cache.size(block_size, model.cache_bytes(block_size), model.device)
+        self.blocks = BlockManager(blocks, block_size, sharing=config.prefix_caching)
         self.scheduler = Scheduler(
             self.blocks,
             max_batch_tokens=config.max_batch_tokens,

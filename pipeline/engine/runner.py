@@ -31,6 +31,9 @@ class Model(Protocol):
     def set_threads(self, threads: int) -> None:
         """CPU threads of a step; called from the thread that takes the steps."""
 
+    def cache_bytes(self, tokens: int) -> int:
+        """Of the KV cache, for as many tokens."""
+
     def new_cache(self, blocks: int, block_size: int) -> Any: ...
 
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,10 @@
 """Which sequences compute how many tokens in the next step. Holds no tensors.
 
-First come, first served. Every answer under way gets its token in each step; what `TokenBudget` leaves computes prompts in
-chunks, the oldest first, so that a long prompt never stalls running answers, nor they it. A prompt begins with
-what other sequences have left in the cache; where one is about to compute what it needs, it waits for that. When blocks
-run out, the sequence that came last is preempted: its blocks are freed and it is computed again later. The
-oldest sequence always advances, so everything admitted ends.
+First come, first served. Every answer under way gets its token in each step; what `TokenBudget` leaves computes prompts
+in chunks, the oldest first, so that a long prompt never stalls running answers, nor they it. A prompt begins with what
+other sequences have left in the cache; where one is about to compute what it needs, it waits for that. When blocks run
+out, the sequence that came last is preempted: its blocks are freed and it is computed again later. The oldest sequence
+always advances, so everything admitted ends.
 """
 
 from __future__ import annotations

@@ -131,6 +131,9 @@ class DecoderModel(nn.Module):
     def set_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
+    def cache_bytes(self, tokens: int) -> int:
+        return tokens * self.config.cached_values * self.weight.element_size()
+
     def new_cache(self, blocks: int, block_size: int) -> KVCache:
         c = self.config
         shape = (c.num_hidden_layers, 2, blocks, block_size, c.num_key_value_heads, c.head_size)

@@ -56,6 +56,9 @@ class NativeDecoder:
             self._team.resize(threads)
             self._scratch = None
 
+    def cache_bytes(self, tokens: int) -> int:
+        return tokens * self.config.cached_values * np.dtype(np.float32).itemsize
+
     def new_cache(self, blocks: int, block_size: int) -> Cache:
         c = self.config
         return new_cache(c.num_hidden_layers, blocks, c.num_key_value_heads, block_size, c.head_size)

@@ -39,5 +39,5 @@ def test_two_metrics_share_no_tags() -> None:
 def test_names_are_ours_and_unique() -> None:
     groups = (IngressMetrics(), EncoderMetrics("image", "slice"), DecoderMetrics())
     names = [metric.info["name"] for group in groups for metric in vars(group).values()]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 19
     assert all(name.startswith("megrez_") for name in names)

@@ -22,6 +22,7 @@ from deployments.settings import (
     Settings,
     VisionSettings,
 )
+from pipeline.engine.memory import CacheBudget
 
 SETTINGS: dict[str, type[Settings]] = {
     "Ingress": IngressSettings,
@@ -123,6 +124,8 @@ def test_unknown_argument(extra: dict[str, Any]) -> None:
 @pytest.mark.parametrize("cls", [*SETTINGS.values(), FetchSettings, EngineArgs])
 def test_every_number_must_be_positive(cls: type[Settings]) -> None:
     numbers = [name for name, value in cls().model_dump().items() if type(value) in (int, float)]
+    if cls is EngineArgs:
+        numbers = ["kv_cache_tokens", "kv_cache_bytes", "kv_cache_fraction", "block_size", "max_context"]
     assert numbers
     for name in numbers:
         with pytest.raises(ValidationError, match=name):
@@ -174,3 +177,33 @@ def test_relative_checkpoint_starts_at_the_project(monkeypatch: pytest.MonkeyPat
 def test_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         AppArgs(checkpoint="x").model = "other"  # type: ignore[misc]
+
+
+class TestKvCache:
+    def test_one_budget(self) -> None:
+        assert EngineArgs().kv_cache == CacheBudget(tokens=32768)
+        assert EngineArgs(kv_cache_tokens=64).kv_cache == CacheBudget(tokens=64)
+        assert EngineArgs(kv_cache_bytes=10**9).kv_cache == CacheBudget(nbytes=10**9)
+        assert EngineArgs(kv_cache_fraction=0.5).kv_cache == CacheBudget(fraction=0.5)
+
+    def test_not_two(self) -> None:
+        with pytest.raises(ValidationError, match="give one of kv_cache_tokens"):
+            EngineArgs(kv_cache_tokens=64, kv_cache_fraction=0.5)
+
+    @pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5])
+    def test_a_fraction_of_memory(self, fraction: float) -> None:
+        with pytest.raises(ValidationError, match="kv_cache_fraction"):
+            EngineArgs(kv_cache_fraction=fraction)
+
+
+class TestKernels:
+    @pytest.mark.parametrize("kind", [{"device": "cuda"}, {"dtype": "bfloat16"}])
+    def test_native_ones_compute_in_float32_on_a_cpu(self, kind: dict[str, str]) -> None:
+        with pytest.raises(ValidationError, match="native needs"):
+            AppArgs.model_validate({"checkpoint": "x", "attention": "native", **kind})
+
+    @pytest.mark.parametrize("kind", [{"device": "cuda"}, {"dtype": "bfloat16"}, {"attention": "torch"}])
+    def test_only_they_keep_weights_otherwise(self, kind: dict[str, str]) -> None:
+        with pytest.raises(ValidationError, match="weights other than auto"):
+            AppArgs.model_validate({"checkpoint": "x", "weights": "int8", **kind})
+        AppArgs.model_validate({"checkpoint": "x", "weights": "int8"})

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.errors import CheckpointError, ContextOverflow, Overloaded
 from pipeline.generator import Generator, StopStrings
 from pipeline.processing.tokenizer import Tokenizer
@@ -169,7 +170,9 @@ class TestAnswers:
 
     def test_all_answers_or_none(self, mini_generator: Generator) -> None:
         model = mini_generator.engine.runner.model
-        generator = Generator(mini_generator.tokenizer, Engine(model, EngineConfig(num_blocks=64, max_waiting=2), []))
+        generator = Generator(
+            mini_generator.tokenizer, Engine(model, EngineConfig(kv_cache=CacheBudget(64), max_waiting=2), [])
+        )
         prompt = generator.prompt(HELLO, [])
         with pytest.raises(Overloaded):
             generator.add(prompt, [], SamplingParams(max_tokens=3), n=3)

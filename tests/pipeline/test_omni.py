@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import Omni, errors
 from pipeline.config import GenerationDefaults
 from pipeline.engine.engine import EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.errors import ContextOverflow, InvalidMedia, InvalidRequest, MediaTooLarge
 from pipeline.types import SamplingParams
 from tests.golden import DATA, META, reference, relative_error
@@ -57,7 +58,7 @@ class TestGolden:
 
     @pytest.mark.parametrize("budget", [64, 100])
     def test_in_chunks(self, golden_path: Path, budget: int) -> None:
-        omni = Omni.from_pretrained(golden_path, engine=EngineConfig(num_blocks=64, max_batch_tokens=budget))
+        omni = Omni.from_pretrained(golden_path, engine=EngineConfig(kv_cache=CacheBudget(64), max_batch_tokens=budget))
         out = omni.generate(golden_segments(omni), max_new_tokens=48, temperature=0, ignore_eos=True)
         assert out == reference()["decoder/greedy48"].tolist()
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.engine.scheduler import Chunk
 from pipeline.errors import ContextOverflow, InvalidRequest, MegrezError, Overloaded
 from pipeline.model.decoder import DecoderModel
@@ -24,7 +25,7 @@ GREEDY48: list[int] = reference()["decoder/greedy48"].tolist()
 @pytest.fixture
 def make(golden_decoder: DecoderModel) -> Callable[..., Engine]:
     def build(eos: tuple[int, ...] = (), **config: Any) -> Engine:
-        return Engine(golden_decoder, EngineConfig(**{"num_blocks": 128, **config}), eos)
+        return Engine(golden_decoder, EngineConfig(**{"kv_cache": CacheBudget(128), **config}), eos)
 
     return build
 
@@ -47,13 +48,13 @@ class TestGolden:
 
     @pytest.mark.parametrize("block_size", [1, 7, 16])
     def test_block_sizes(self, make: Callable[..., Engine], block_size: int) -> None:
-        engine = make(block_size=block_size, num_blocks=-(-600 // block_size), max_batch_tokens=200)
+        engine = make(block_size=block_size, kv_cache=CacheBudget(-(-600 // block_size)), max_batch_tokens=200)
         engine.add(*golden_prompt(), greedy(48))
         assert tokens(drain(engine)[0]) == GREEDY48
 
     @pytest.mark.parametrize("block_size", [1, 7, 16])
     def test_in_a_batch_with_others(self, make: Callable[..., Engine], block_size: int) -> None:
-        engine = make(block_size=block_size, num_blocks=2400 // block_size, max_batch_tokens=96)
+        engine = make(block_size=block_size, kv_cache=CacheBudget(2400 // block_size), max_batch_tokens=96)
         for i in range(3):
             engine.add(text_prompt(30 + 40 * i, seed=i), [], sampled(40, seed=i))
         engine.step()
@@ -64,7 +65,7 @@ class TestGolden:
 
     @pytest.mark.parametrize("block_size", [1, 7, 16])
     def test_under_preemption(self, make: Callable[..., Engine], block_size: int) -> None:
-        engine = make(block_size=block_size, num_blocks=700 // block_size, max_batch_tokens=128)
+        engine = make(block_size=block_size, kv_cache=CacheBudget(700 // block_size), max_batch_tokens=128)
         for i in range(2):
             engine.add(text_prompt(40, seed=i), [], greedy(60))
         engine.step()
@@ -75,7 +76,7 @@ class TestGolden:
         assert tokens(outputs[wanted]) == GREEDY48
 
     def test_twins(self, make: Callable[..., Engine]) -> None:
-        engine = make(num_blocks=256, max_batch_tokens=100)
+        engine = make(kv_cache=CacheBudget(256), max_batch_tokens=100)
         for _ in range(3):
             engine.add(*golden_prompt(), greedy(48))
         assert all(tokens(outputs) == GREEDY48 for outputs in drain(engine).values())
@@ -108,7 +109,10 @@ def test_any_batching_gives_the_same_tokens(
 ) -> None:
     """Arrivals, aborts, chunks and preemptions never change a token of those that remain."""
     config = EngineConfig(
-        num_blocks=-(-cache_tokens // block_size), block_size=block_size, max_batch_tokens=budget, max_running=6
+        kv_cache=CacheBudget(-(-cache_tokens // block_size)),
+        block_size=block_size,
+        max_batch_tokens=budget,
+        max_running=6,
     )
     engine = Engine(golden_decoder, config, [])
     outputs: dict[int, list[int]] = {}
@@ -128,7 +132,7 @@ def test_any_batching_gives_the_same_tokens(
     assert engine.idle
     assert engine.blocks.used == 0
     for i, (length, answer) in enumerate(work):
-        single = Engine(golden_decoder, EngineConfig(num_blocks=16), [])
+        single = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(16)), [])
         single.add(text_prompt(length, seed=i), [], sampled(answer, seed=i))
         wanted = tokens(drain(single)[0])
         assert outputs[i] == (wanted[: len(outputs[i])] if i in gone else wanted)
@@ -147,7 +151,7 @@ class TestDoor:
         assert len(tokens(drain(engine)[0])) == 40
 
     def test_over_the_cache(self, make: Callable[..., Engine]) -> None:
-        engine = make(num_blocks=4, block_size=16)
+        engine = make(kv_cache=CacheBudget(4), block_size=16)
         with pytest.raises(ContextOverflow, match="KV cache of 64 tokens"):
             engine.add(text_prompt(60), [], greedy(5))
         with pytest.raises(ContextOverflow, match="KV cache of 64 tokens"):
@@ -162,7 +166,7 @@ class TestDoor:
         assert (len(outputs), outputs[-1].finish_reason) == (20, "length")
 
     def test_without_a_limit_the_cache_is_filled(self, make: Callable[..., Engine]) -> None:
-        engine = make(num_blocks=3, block_size=16)
+        engine = make(kv_cache=CacheBudget(3), block_size=16)
         engine.add(text_prompt(30), [], SamplingParams(temperature=0))
         assert len(drain(engine)[0]) == 18
 
@@ -390,7 +394,7 @@ class TestIsolation:
 
     def test_blocks_of_the_failed_are_clean_for_the_next(self, make: Callable[..., Engine]) -> None:
         """NaN that one sequence wrote into the cache does not reach whoever gets its blocks."""
-        engine = make(num_blocks=2)
+        engine = make(kv_cache=CacheBudget(2))
         engine.add(Prompt([0] * 20, (MediaSpan(0, 20, 0, 0),)), [torch.full((20, 256), torch.nan)], greedy(5))
         assert drain(engine)[0][-1].finish_reason == "error"
         engine.add(text_prompt(8), [], greedy(12))
@@ -411,4 +415,4 @@ class TestLogits:
         with pytest.raises(ContextOverflow):
             make(max_context=20).logits(text_prompt(21), [])
         with pytest.raises(ContextOverflow):
-            make(num_blocks=1, block_size=16).logits(text_prompt(17), [])
+            make(kv_cache=CacheBudget(1), block_size=16).logits(text_prompt(17), [])

@@ -1,7 +1,7 @@
 """Scheduler and block manager through random arrivals, aborts and steps, without a model.
 
-A memory in place of the model's: each slot holds what was written into it, so that a block that is shared or found again
-must hold exactly what its sequence would have computed.
+A memory in place of the model's: each slot holds what was written into it, so that a block that is shared or found
+again must hold exactly what its sequence would have computed.
 """
 
 from __future__ import annotations

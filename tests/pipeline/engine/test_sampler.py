@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.engine.sampler import Sampler, uniform
 from pipeline.engine.sequence import Sequence
 from pipeline.errors import GenerationFailed
@@ -291,7 +292,7 @@ class TestSeeds:
 
 class TestBatchMates:
     def run(self, model: DecoderModel, neighbours: int, **config: Any) -> tuple[list[int], int]:
-        engine = Engine(model, EngineConfig(**{"num_blocks": 64, "max_batch_tokens": 64, **config}), [])
+        engine = Engine(model, EngineConfig(**{"kv_cache": CacheBudget(64), "max_batch_tokens": 64, **config}), [])
         for i in range(neighbours):
             if i == neighbours // 2:
                 wanted = engine.add(text_prompt(12, seed=100), [], sampled(24, seed=11))
@@ -307,19 +308,19 @@ class TestBatchMates:
 
     def test_the_same_after_preemptions(self, golden_decoder: DecoderModel) -> None:
         alone, _ = self.run(golden_decoder, 0)
-        crowded, preemptions = self.run(golden_decoder, 10, num_blocks=12, block_size=8)
+        crowded, preemptions = self.run(golden_decoder, 10, kv_cache=CacheBudget(12), block_size=8)
         assert preemptions > 0
         assert crowded == alone
 
     def test_choices_differ(self, golden_decoder: DecoderModel) -> None:
-        engine = Engine(golden_decoder, EngineConfig(num_blocks=64), [])
+        engine = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(64)), [])
         for choice in range(4):
             engine.add(text_prompt(12), [], sampled(16, seed=1), choice=choice)
         answers = {tuple(tokens(outputs)) for outputs in drain(engine).values()}
         assert len(answers) == 4
 
     def test_without_a_seed_requests_differ(self, golden_decoder: DecoderModel) -> None:
-        engine = Engine(golden_decoder, EngineConfig(num_blocks=64), [])
+        engine = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(64)), [])
         for _ in range(3):
             engine.add(text_prompt(12), [], sampled(16, seed=None))
         assert len({tuple(tokens(outputs)) for outputs in drain(engine).values()}) == 3

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import ModelConfig
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.errors import MegrezError
 from pipeline.model.attention import (
     FlashAttention,
@@ -150,7 +151,7 @@ class TestFlash:
                 dtype=torch.bfloat16,
                 device=CPU,
             )
-            engine = Engine(model, EngineConfig(num_blocks=8, block_size=256, max_batch_tokens=64), [])
+            engine = Engine(model, EngineConfig(kv_cache=CacheBudget(8), block_size=256, max_batch_tokens=64), [])
             engines.append(engine)
         logits = [engine.runner for engine in engines]
         assert logits[0].cache.dtype == torch.bfloat16
@@ -234,4 +235,4 @@ class TestMaking:
     def test_flash_needs_blocks_of_256(self, flash: FlashAttention, golden_decoder: DecoderModel) -> None:
         model = DecoderModel(golden_decoder.config, flash)
         with pytest.raises(MegrezError, match="multiple of 256"):
-            Engine(model, EngineConfig(num_blocks=4, block_size=16), [])
+            Engine(model, EngineConfig(kv_cache=CacheBudget(4), block_size=16), [])

@@ -6,6 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.model.decoder import DecoderModel, rope_tables, rotate
 from pipeline.types import Prompt
 from tests.golden import META, reference, relative_error
@@ -38,7 +39,7 @@ def llama(golden_decoder: DecoderModel) -> LlamaForCausalLM:
 def test_golden_logits(golden_decoder: DecoderModel) -> None:
     prompt, media = golden_prompt()
     assert len(prompt.token_ids) == META["decoder"]["prompt_len"]
-    engine = Engine(golden_decoder, EngineConfig(num_blocks=64), [])
+    engine = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(64)), [])
     logits = engine.logits(prompt, media)
     assert logits.shape == (533, 512)
     assert relative_error(logits[-8:], reference()["decoder/prompt_logits_last8"]) < 1e-4
@@ -46,7 +47,7 @@ def test_golden_logits(golden_decoder: DecoderModel) -> None:
 
 def test_golden_greedy_tokens(golden_decoder: DecoderModel) -> None:
     prompt, media = golden_prompt()
-    engine = Engine(golden_decoder, EngineConfig(num_blocks=64, max_batch_tokens=1024), [])
+    engine = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(64), max_batch_tokens=1024), [])
     engine.add(prompt, media, greedy(48))
     assert tokens(drain(engine)[0]) == reference()["decoder/greedy48"].tolist()
 
@@ -54,7 +55,7 @@ def test_golden_greedy_tokens(golden_decoder: DecoderModel) -> None:
 @pytest.mark.parametrize("length", [1, 2, 37, 300])
 def test_logits_equal_transformers_llama(golden_decoder: DecoderModel, llama: LlamaForCausalLM, length: int) -> None:
     prompt = text_prompt(length, seed=length)
-    engine = Engine(golden_decoder, EngineConfig(num_blocks=64, block_size=7), [])
+    engine = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(64), block_size=7), [])
     with torch.inference_mode():
         wanted = llama(torch.tensor([prompt.token_ids])).logits[0].numpy()
     assert relative_error(engine.logits(prompt, []), wanted) < 1e-4
@@ -63,7 +64,7 @@ def test_logits_equal_transformers_llama(golden_decoder: DecoderModel, llama: Ll
 def test_decoding_equals_prefilling(golden_decoder: DecoderModel) -> None:
     """The greedy tokens, appended to the prompt and computed at once, choose themselves again."""
     prompt = text_prompt(20, seed=5)
-    engine = Engine(golden_decoder, EngineConfig(num_blocks=16), [])
+    engine = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(16)), [])
     engine.add(prompt, [], greedy(20))
     out = tokens(drain(engine)[0])
     logits = engine.logits(Prompt(prompt.token_ids + out), [])
