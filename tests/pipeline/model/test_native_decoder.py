@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +11,16 @@ import torch
 
 from pipeline.config import DecoderConfig, ModelConfig
 from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
 from pipeline.errors import MegrezError
-from pipeline.model.attention import PagedBatch, TorchAttention
+from pipeline.model.attention import TorchAttention
 from pipeline.model.decoder import DecoderModel
 from pipeline.model.native_decoder import NativeDecoder, WeightStorage, misfit
 from pipeline.model.weights import load_stage
 from tests.golden import reference, relative_error
 from tests.pipeline.helpers import drain, golden_prompt, greedy, tokens
+
+from .texts import Texts
 
 CPU = torch.device("cpu")
 
@@ -41,66 +43,6 @@ def mini_decoder(mini_path: Path) -> DecoderModel:
 @pytest.fixture(scope="module")
 def mini(mini_path: Path) -> NativeDecoder:
     return NativeDecoder(load(mini_path, dtype=None))
-
-
-class Texts:
-    """Random texts in shuffled blocks of a model's cache, computed in any portions."""
-
-    def __init__(self, model: DecoderModel | NativeDecoder, lengths: list[int], block_size: int = 16) -> None:
-        self.model, self.block_size = model, block_size
-        self.ids = [random.Random(i).choices(range(model.config.vocab_size), k=n) for i, n in enumerate(lengths)]
-        counts = [-(-n // block_size) for n in lengths]
-        numbers = torch.randperm(sum(counts) + 1, generator=torch.Generator().manual_seed(0)).int()
-        self.tables = numbers[: sum(counts)].split(counts)
-        self.cache = model.new_cache(len(numbers), block_size)
-        self.done = [0] * len(lengths)
-        self.hidden: list[list[torch.Tensor]] = [[] for _ in lengths]
-
-    def embeds(self, number: int, first: int, last: int) -> torch.Tensor:
-        return self.model.embed(torch.tensor(self.ids[number][first:last]))
-
-    @torch.inference_mode()
-    def step(self, **portions: int) -> None:
-        """text0=5: the next five tokens of text 0; all portions in one batch."""
-        numbers = [int(name.removeprefix("text")) for name in portions]
-        begins = [self.done[n] for n in numbers]
-        ends = [min(b + p, len(self.ids[n])) for n, b, p in zip(numbers, begins, portions.values(), strict=True)]
-        spans = list(zip(numbers, begins, ends, strict=True))
-        slots = [
-            int(self.tables[n][t // self.block_size]) * self.block_size + t % self.block_size
-            for n, begin, end in spans
-            for t in range(begin, end)
-        ]
-        batch = PagedBatch(
-            query_lens=tuple(end - begin for _, begin, end in spans),
-            context_lens=tuple(ends),
-            block_tables=torch.nn.utils.rnn.pad_sequence([self.tables[n] for n in numbers], batch_first=True),
-            slot_mapping=torch.tensor(slots),
-        )
-        positions = torch.cat([torch.arange(begin, end) for _, begin, end in spans])
-        embeds = torch.cat([self.embeds(*span) for span in spans])
-        hidden = self.model(embeds, positions, self.cache, batch)
-        for (n, _, end), part in zip(spans, hidden.split(batch.query_lens), strict=True):
-            self.done[n] = end
-            self.hidden[n].append(part)
-
-    def all(self, portion: int, number: int = 0) -> torch.Tensor:
-        """One text's hidden states, computed that many tokens at a time."""
-        while self.done[number] < len(self.ids[number]):
-            self.step(**{f"text{number}": portion})
-        return torch.cat(self.hidden[number])
-
-    def mixed(self) -> list[torch.Tensor]:
-        """Prefills in pieces and decodes side by side, until all texts are done."""
-        portions = [37, 1, 64, 9]
-        for i in range(1000):
-            left = [n for n, ids in enumerate(self.ids) if self.done[n] < len(ids)]
-            if not left:
-                return [torch.cat(parts) for parts in self.hidden]
-            # Each comes into the batch one step after the one before it; a text's last ten tokens come one by one.
-            chunks = {n: min(portions[(n + i) % 4], max(len(self.ids[n]) - 10 - self.done[n], 1)) for n in left}
-            self.step(**{f"text{n}": chunk for n, chunk in chunks.items() if n <= i})
-        raise AssertionError("never done")
 
 
 LENGTHS = [150, 12, 71, 33]
@@ -129,7 +71,7 @@ class TestAgainstTorch:
 
     def test_the_golden_reference(self, golden: NativeDecoder) -> None:
         prompt, media = golden_prompt()
-        engine = Engine(golden, EngineConfig(num_blocks=12), [])
+        engine = Engine(golden, EngineConfig(kv_cache=CacheBudget(12)), [])
         assert engine.blocks.block_size == 64
         assert relative_error(engine.logits(prompt, media)[-8:], reference()["decoder/prompt_logits_last8"]) < 1e-4
         engine.add(prompt, media, greedy(48))
@@ -137,7 +79,7 @@ class TestAgainstTorch:
 
     @pytest.mark.parametrize(
         ("heads", "kv_heads", "size", "intermediate", "vocab", "tied"),
-        [(5, 1, 16, 48, 50, False), (3, 3, 32, 16, 33, True), (4, 2, 80, 112, 64, False), (26, 1, 16, 64, 1, False)],
+        [(5, 1, 16, 48, 50, False), (3, 3, 32, 16, 33, True), (4, 2, 80, 112, 64, False), (26, 1, 16, 64, 19, False)],
     )
     def test_other_shapes(
         self, heads: int, kv_heads: int, size: int, intermediate: int, vocab: int, tied: bool
@@ -231,11 +173,11 @@ class TestStorage:
             assert torch.equal(x, y)
             assert torch.equal(mini.logits(x), full.logits(x))
 
-    @pytest.mark.parametrize(("storage", "bound"), [("bfloat16", 1.0), ("int8", 1.0)])
-    def test_rounded_weights(self, golden_decoder: DecoderModel, storage: WeightStorage, bound: float) -> None:
+    @pytest.mark.parametrize(("storage", "measured"), [("bfloat16", 0.0154), ("int8", 0.0610)])
+    def test_rounded_weights(self, golden_decoder: DecoderModel, storage: WeightStorage, measured: float) -> None:
         model = NativeDecoder(copy.deepcopy(golden_decoder), storage)
         assert model.storage == storage
-        assert bound / 4 < self.error(model, golden_decoder) < bound
+        assert measured / 2 < self.error(model, golden_decoder) < measured * 2
 
     def test_8_bits_of_the_default_checkpoint(self, mini: NativeDecoder, mini_path: Path) -> None:
         model = NativeDecoder(load(mini_path), "int8")
@@ -287,7 +229,7 @@ class TestInterface:
         assert cache.keys.shape == (2, 5, 2, 3, 32, 16)
         assert cache.values.shape == (2, 5, 2, 2, 48, 16)
         with pytest.raises(MegrezError, match="multiple of 16"):
-            Engine(golden, EngineConfig(num_blocks=4, block_size=24), [])
+            Engine(golden, EngineConfig(kv_cache=CacheBudget(4), block_size=24), [])
 
     def test_threads(self, golden_decoder: DecoderModel) -> None:
         model = NativeDecoder(copy.deepcopy(golden_decoder))

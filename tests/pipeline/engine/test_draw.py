@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.engine.draw import FIRST_LOOK, draw
+
+
+def reference(scores: torch.Tensor, share: float, top_k: int, top_p: float, min_p: float) -> int:
+    """The vocabulary is sorted, each filter applied to all of it, the share looked up."""
+    values = scores.numpy().astype(np.float64)
+    order = np.argsort(-values, kind="stable")
+    weights = np.exp(values[order] - values.max())
+    weights[weights < min_p] = 0
+    if top_k:
+        weights[top_k:] = 0
+    before = np.cumsum(weights) - weights
+    if top_p < 1:
+        weights[(before >= top_p * weights.sum()) & (np.arange(len(weights)) > 0)] = 0
+    sums = np.cumsum(weights)
+    chosen = int(np.searchsorted(sums, share * sums[-1], side="right"))
+    return int(order[min(chosen, np.flatnonzero(weights)[-1])])
+
+
+def scores_of(seed: int, size: int, spread: float) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(size).astype(np.float32) * spread)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.sampled_from([3, 63, 64, 65, 1025, 5000]),
+    spread=st.sampled_from([0.01, 1.0, 3.0, 10.0]),
+    share=st.floats(0, 0.999999),
+    top_k=st.sampled_from([0, 1, 50, 64, 100, 4000]),
+    top_p=st.sampled_from([0.0, 0.1, 0.8, 0.999, 1.0]),
+    min_p=st.sampled_from([0.0, 0.001, 0.3, 1.0]),
+)
+def test_the_token_is_that_of_the_sorted_vocabulary(
+    seed: int, size: int, spread: float, share: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    scores = scores_of(seed, size, spread)
+    wanted = reference(scores, share, min(top_k, size), top_p, min_p)
+    assert draw(scores, share, top_k=top_k, top_p=top_p, min_p=min_p) == wanted
+
+
+@contextmanager
+def looked_at() -> Iterator[list[int]]:
+    """How many tokens each look brought; -1 for a sort."""
+    looks: list[int] = []
+    topk, sort = torch.Tensor.topk, torch.Tensor.sort
+
+    def counted(self: torch.Tensor, k: int) -> object:
+        looks.append(k)
+        return topk(self, k)
+
+    def sorted_(self: torch.Tensor, **how: bool) -> object:
+        looks.append(-1)
+        return sort(self, **how)
+
+    with mock.patch.object(torch.Tensor, "topk", counted), mock.patch.object(torch.Tensor, "sort", sorted_):
+        yield looks
+
+
+@pytest.mark.parametrize(
+    ("spread", "share", "filters", "looks"),
+    [
+        (10.0, 0.5, {}, [FIRST_LOOK]),
+        (3.0, 0.05, {}, [FIRST_LOOK]),
+        (0.5, 0.4, {}, [FIRST_LOOK, 16 * FIRST_LOOK, 256 * FIRST_LOOK]),
+        (0.01, 0.9999, {}, [FIRST_LOOK, 16 * FIRST_LOOK, 256 * FIRST_LOOK, -1]),
+        (3.0, 0.99, {"top_k": 100}, [100]),
+        (10.0, 0.99, {"top_p": 0.8}, [FIRST_LOOK]),
+    ],
+)
+def test_the_vocabulary_is_sorted_only_where_nothing_less_will_do(
+    spread: float, share: float, filters: dict[str, float], looks: list[int]
+) -> None:
+    scores = scores_of(1, 49152, spread)
+    with looked_at() as seen:
+        draw(scores, share, **{"top_k": 0, "top_p": 1.0, "min_p": 0.0, **filters})  # type: ignore[arg-type]
+    assert seen == looks
+
+
+def test_forbidden_tokens_are_never_drawn() -> None:
+    scores = torch.full((500,), -torch.inf)
+    scores[[7, 300]] = torch.tensor([1.0, 0.5])
+    for share in (0.0, 0.3, 0.7, 0.999999):
+        assert draw(scores, share, top_k=0, top_p=1.0, min_p=0.0) in (7, 300)
+    assert draw(scores, 0.0, top_k=0, top_p=1.0, min_p=0.0) == 7
+    assert draw(scores, 0.999999, top_k=0, top_p=1.0, min_p=0.0) == 300
