@@ -181,7 +181,10 @@ class ModelConfig:
                 d.num_attention_heads % d.num_key_value_heads == 0,
                 "num_attention_heads must be a multiple of num_key_value_heads",
             ),
-            (d.hidden_size % 128 == 0, "hidden_size must be a multiple of 128 (the resampler's head size)"),
+            (
+                d.hidden_size >= 128 and d.hidden_size % (4 * (d.hidden_size // 128)) == 0,
+                "hidden_size must be divisible by 4, and by the resampler's hidden_size // 128 heads",
+            ),
             (
                 v.hidden_size % v.num_attention_heads == 0,
                 "vision_config.hidden_size must be a multiple of its num_attention_heads",

@@ -36,7 +36,7 @@ def test_native_on_a_cpu_in_float32(golden_path: Path, golden_decoder: DecoderMo
     assert isinstance(model, NativeDecoder)
     assert model.storage == "float32"
     a, b = (Texts(m, [20]).all(20) for m in (model, golden_decoder))
-    assert relative_error(a, b.numpy()) < 1e-4
+    assert relative_error(a, b.numpy()) < 2e-5
 
 
 @pytest.mark.parametrize(

@@ -59,15 +59,15 @@ def check_equal(native: NativeDecoder, model: DecoderModel, bound: float) -> Non
 
 class TestAgainstTorch:
     def test_the_golden_checkpoint(self, golden: NativeDecoder, golden_decoder: DecoderModel) -> None:
-        check_equal(golden, golden_decoder, 1e-4)
+        check_equal(golden, golden_decoder, 2e-5)
 
     def test_the_default_checkpoint(self, mini: NativeDecoder, mini_decoder: DecoderModel) -> None:
-        check_equal(mini, mini_decoder, 1e-4)
+        check_equal(mini, mini_decoder, 2e-5)
 
     @pytest.mark.parametrize("length", [1, 2, 37, 300])
     def test_whole_prompts(self, golden: NativeDecoder, golden_decoder: DecoderModel, length: int) -> None:
         a, b = (Texts(m, [length], 32).all(length) for m in (golden, golden_decoder))
-        assert relative_error(a, b.numpy()) < 1e-4
+        assert relative_error(a, b.numpy()) < 2e-5
 
     def test_the_golden_reference(self, golden: NativeDecoder) -> None:
         prompt, media = golden_prompt()
@@ -92,8 +92,8 @@ class TestAgainstTorch:
         native = NativeDecoder(copy.deepcopy(model))
         a, b = (Texts(m, [40, 20], 16) for m in (native, model))
         for texts in (a, b):
-            texts.step(text0=33, text1=1)
-            texts.step(text0=1, text1=19)
+            texts.step({0: 33, 1: 1})
+            texts.step({0: 1, 1: 19})
         for number in range(2):
             ours, theirs = (torch.cat(texts.hidden[number]) for texts in (a, b))
             assert relative_error(ours, theirs.numpy()) < 1e-5
@@ -125,8 +125,8 @@ class TestToTheLastBit:
     def test_threads(self, native: NativeDecoder, whole: list[torch.Tensor], threads: int) -> None:
         native.set_threads(threads)
         texts = Texts(native, LENGTHS)
-        texts.step(text0=150, text1=11, text2=1)
-        texts.step(text1=1, text2=64)
+        texts.step({0: 150, 1: 11, 2: 1})
+        texts.step({1: 1, 2: 64})
         for number, done in enumerate((150, 12, 65)):
             assert torch.equal(torch.cat(texts.hidden[number]), whole[number][:done])
         logits = native.logits(whole[0][:3])
@@ -181,7 +181,7 @@ class TestStorage:
 
     def test_8_bits_of_the_default_checkpoint(self, mini: NativeDecoder, mini_path: Path) -> None:
         model = NativeDecoder(load(mini_path), "int8")
-        assert 0.0 < self.error(model, mini) < 1.0
+        assert 0.0560 / 2 < self.error(model, mini) < 0.0560 * 2  # twice what was measured
         wanted = Texts(model, LENGTHS).all(1000)
         assert torch.equal(Texts(model, LENGTHS).mixed()[0], wanted)
 
@@ -216,7 +216,7 @@ class TestInterface:
         embeds = texts.embeds(0, 0, 5)
         before = embeds.clone()
         texts.embeds = lambda *span: embeds  # type: ignore[method-assign]
-        texts.step(text0=5)
+        texts.step({0: 5})
         assert torch.equal(embeds, before)
 
     def test_the_layers_are_taken(self, golden_decoder: DecoderModel) -> None:
@@ -228,6 +228,7 @@ class TestInterface:
         cache = golden.new_cache(5, 48)
         assert cache.keys.shape == (2, 5, 2, 3, 32, 16)
         assert cache.values.shape == (2, 5, 2, 2, 48, 16)
+        assert cache.keys.nbytes + cache.values.nbytes == golden.cache_bytes(5 * 48)
         with pytest.raises(MegrezError, match="multiple of 16"):
             Engine(golden, EngineConfig(kv_cache=CacheBudget(4), block_size=24), [])
 
@@ -250,6 +251,6 @@ class TestInterface:
         texts = [Texts(golden, [90], size) for size in (16, 64, 32)]
         for _ in range(3):
             for text in texts:
-                text.step(text0=30)
+                text.step({0: 30})
         for text in texts:
             np.testing.assert_allclose(torch.cat(text.hidden[0]), texts[0].all(90), rtol=1e-4, atol=1e-5)

@@ -28,9 +28,9 @@ class Texts:
         return self.model.embed(torch.tensor(self.ids[number][first:last]))
 
     @torch.inference_mode()
-    def step(self, **portions: int) -> None:
-        """text0=5: the next five tokens of text 0; all portions in one batch."""
-        numbers = [int(name.removeprefix("text")) for name in portions]
+    def step(self, portions: dict[int, int]) -> None:
+        """{0: 5}: the next five tokens of text 0; all portions in one batch."""
+        numbers = list(portions)
         begins = [self.done[n] for n in numbers]
         ends = [min(b + p, len(self.ids[n])) for n, b, p in zip(numbers, begins, portions.values(), strict=True)]
         spans = list(zip(numbers, begins, ends, strict=True))
@@ -55,7 +55,7 @@ class Texts:
     def all(self, portion: int, number: int = 0) -> torch.Tensor:
         """One text's hidden states, computed that many tokens at a time."""
         while self.done[number] < len(self.ids[number]):
-            self.step(**{f"text{number}": portion})
+            self.step({number: portion})
         return torch.cat(self.hidden[number])
 
     def mixed(self) -> list[torch.Tensor]:
@@ -67,5 +67,5 @@ class Texts:
                 return [torch.cat(parts) for parts in self.hidden]
             # Each comes into the batch one step after the one before it; a text's last ten tokens come one by one.
             chunks = {n: min(portions[(n + i) % 4], max(len(self.ids[n]) - 10 - self.done[n], 1)) for n in left}
-            self.step(**{f"text{n}": chunk for n, chunk in chunks.items() if n <= i})
+            self.step({n: chunk for n, chunk in chunks.items() if n <= i})
         raise AssertionError("never done")

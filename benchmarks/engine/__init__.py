@@ -1,0 +1,1 @@
+"""The decoder's engine beside its peers, on the same weights and in the same minutes: `python -m benchmarks.engine`."""

@@ -1,0 +1,217 @@
+"""The decoder's engine beside its peers, on the same weights and in the same minutes; README.md here says how.
+
+Exit status: 0; 1 where a goal was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import DecoderConfig, ModelConfig
+
+from . import properties, workloads
+from .goals import judged
+from .process import PROJECT, Absent, Setup, Worker
+from .roofline import Probe, decode, prefill
+from .tables import OURS, Row, as_json, rows_of, text
+from .weights import Layouts, smollm2
+
+PREFILLS, BATCHES = (128, 512, 2048), (1, 8, 32)
+CONTEXT, ANSWER = 512, 128
+SCENARIO = properties.IMAGE_TOKENS + properties.TEXT_TOKENS
+PARTS = ("prefill", "decode", "int8", "scenario", "properties", "default")
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
+    add = parser.add_argument
+    add("--work", type=Path, default=PROJECT / "build" / "benchmarks", help="weights and logs")
+    add("--output", type=Path, default=PROJECT / "build" / "benchmarks" / "engine.json")
+    add("--threads", type=int, default=2)
+    add("--rounds", type=int, default=5)
+    add("--vllm", type=Path, metavar="PYTHON", help="of an environment that has vllm")
+    add("--llama", type=Path, metavar="PYTHON", help="of an environment that has llama-cpp-python")
+    add("--parts", nargs="+", choices=PARTS, default=PARTS)
+    return parser.parse_args(argv)
+
+
+def float32_setups(args: argparse.Namespace, layouts: Layouts) -> list[Setup]:
+    here = Path(sys.executable)
+    setups = [
+        Setup(OURS, "megrez", here, layouts.released, {"weights": "float32"}),
+        Setup("transformers", "transformers_generate", here, layouts.huggingface),
+    ]
+    if args.vllm:
+        setups.append(Setup("vllm", "vllm_cpu", args.vllm, layouts.huggingface))
+    if args.llama:
+        setups.append(Setup("llama.cpp F32", "llama_cpp", args.llama, layouts.f32))
+    return setups
+
+
+@contextlib.contextmanager
+def started(setups: Sequence[Setup], args: argparse.Namespace, facts: dict[str, Any]) -> Iterator[dict[str, Worker]]:
+    """Workers that could be started; the others are told, and stand in `facts`."""
+    workers: dict[str, Worker] = {}
+    try:
+        for setup in setups:
+            say(f"starting {setup.name}")
+            try:
+                log = args.work / f"{setup.worker}-{len(workers)}.log"
+                workers[setup.name] = Worker(setup, args.threads, log)
+                facts[setup.name] = dict(workers[setup.name].facts)
+            except Absent as error:
+                say(f"{setup.name} is left out: {error}")
+                facts[setup.name] = f"absent: {error}"
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def compare(args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, probe: Probe, facts: Any) -> list[Row]:
+    """Every engine in float32."""
+    rows: list[Row] = []
+    vocab, wanted = config.vocab_size, {"prefill", "decode", "scenario", "properties"} & set(args.parts)
+    if not wanted:
+        return rows
+    with started(float32_setups(args, layouts), args, facts) as workers:
+        for tokens in PREFILLS if "prefill" in wanted else ():
+            say(f"prefill of {tokens}")
+            found = workloads.prefill(workers, tokens, vocab, args.rounds, probe)
+            best = prefill(config, tokens).seconds(probe.machine)
+            rows += rows_of("Prefill, float32", f"prefill {tokens}", found, best, reference="transformers")
+        for batch in BATCHES if "decode" in wanted else ():
+            say(f"decode, {batch} at a time")
+            found = workloads.decode(workers, batch, CONTEXT, ANSWER, vocab, args.rounds, probe)
+            best = decode(config, batch, CONTEXT + ANSWER // 2).seconds(probe.machine)
+            rows += rows_of("A decode step, float32", f"decode {batch}", found, best, reference="transformers")
+        if "scenario" in wanted:
+            rows += scenario(workers, config, vocab)
+        if "properties" in wanted and OURS in workers:
+            say("the engine beside itself")
+            ours = workers[OURS]
+            rows += properties.bookkeeping(ours, vocab)
+            rows += properties.growth(ours, config, probe.machine)
+            rows += properties.disturbance(ours, vocab)
+            rows += properties.repetition(ours, vocab, args.rounds)
+    return rows
+
+
+def scenario(workers: dict[str, Worker], config: DecoderConfig, vocab: int) -> list[Row]:
+    """That of the model's authors: a picture and 128 tokens in, 128 out, 8 at a time. Peers get as many text tokens."""
+    rows = []
+    prompts = workloads.random_prompts(8, SCENARIO, vocab, seed=5)
+    for kind, asked in (("distinct", prompts), ("identical", prompts[:1] * 8)):
+        say(f"8 {kind} requests with a picture")
+        for name, worker in workers.items():
+            media = {"media_tokens": properties.IMAGE_TOKENS} if name == OURS else {}
+            try:
+                first = worker.call("start", prompts=asked, **media).seconds
+                steps = worker.call("steps", count=ANSWER - 1).result
+                worker.call("finish")
+            except RuntimeError as error:
+                rows.append(Row("8 requests with a picture", kind, name, None, "", note=str(error)))
+                continue
+            table = "8 requests with a picture, 448 + 128 tokens in, 128 out"
+            rows.append(Row(table, f"{kind}, in", name, 8 * SCENARIO / first, "tokens/s"))
+            rows.append(Row(table, f"{kind}, out", name, 8 * len(steps) / sum(steps), "tokens/s"))
+    return rows
+
+
+def small_weights(
+    args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, probe: Probe, facts: Any
+) -> list[Row]:
+    """Weights in fewer bits."""
+    here, rows = Path(sys.executable), []
+    setups = [
+        Setup("megrez int8", "megrez", here, layouts.released, {"weights": "int8"}),
+        Setup("megrez bfloat16", "megrez", here, layouts.released, {"weights": "bfloat16"}),
+    ]
+    if args.llama:
+        setups.append(Setup("llama.cpp Q8_0", "llama_cpp", args.llama, layouts.q8))
+    with started(setups, args, facts) as workers:
+        for batch in (1, 8):
+            say(f"weights of 8 bits, {batch} at a time")
+            found = workloads.decode(workers, batch, CONTEXT, ANSWER, config.vocab_size, args.rounds, probe)
+            best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes=1.0).seconds(probe.machine)
+            rows += rows_of("A decode step, smaller weights", f"decode {batch}", found, best, "megrez int8")
+    return rows
+
+
+def default_checkpoint(args: argparse.Namespace, probe: Probe, facts: Any) -> list[Row]:
+    path, rows = PROJECT / "checkpoints" / "megrez-omni-mini", []
+    config = ModelConfig.from_pretrained(path).decoder
+    setup = Setup(OURS, "megrez", Path(sys.executable), path)
+    with started([setup], args, facts) as workers:
+        for batch in (1, 8):
+            say(f"the default checkpoint, {batch} at a time")
+            found = workloads.decode(workers, batch, CONTEXT, ANSWER, config.vocab_size, args.rounds, probe)
+            best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes=2.0).seconds(probe.machine)
+            rows += rows_of("The default checkpoint, a decode step", f"{batch} at a time", found, best)
+    return rows
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    args.work = args.work.absolute()
+    layouts = smollm2(args.work)
+    config = ModelConfig.from_pretrained(layouts.released).decoder
+    facts: dict[str, Any] = {}
+    probe = Probe(args.threads)
+    probe.measure()
+    rows = compare(args, layouts, config, probe, facts)
+    if "int8" in args.parts:
+        rows += small_weights(args, layouts, config, probe, facts)
+    if "default" in args.parts:
+        rows += default_checkpoint(args, probe, facts)
+    rows = judged(rows)
+    machine = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": args.threads,
+        "read_gb_s": round(probe.machine.bandwidth / 1e9, 1),
+        "float32_gflop_s": round(probe.machine.flops / 1e9, 1),
+        "load": statistics.fmean(os.getloadavg()),
+    }
+    result = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "model": "SmolLM2-135M",
+        "rounds": args.rounds,
+        "machine": machine,
+        "engines": facts,
+        "rows": as_json(rows),
+    }
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(
+        f"{result['date']}, {machine['processor']}, {args.threads} threads: reads {machine['read_gb_s']} GB/s, ", end=""
+    )
+    print(f"multiplies {machine['float32_gflop_s']} GFLOP/s in float32\n")
+    print(text(rows))
+    return int(any(row.reached is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What is measured of this project's engine alone."""
+
+from __future__ import annotations
+
+import statistics
+
+from pipeline.config import DecoderConfig
+
+from .process import Worker
+from .roofline import Machine, decode
+from .tables import OURS, Row
+from .workloads import random_prompts
+
+TABLE = "The engine beside itself"
+IMAGE_TOKENS, TEXT_TOKENS = 448, 128
+
+
+def bookkeeping(worker: Worker, vocab: int) -> list[Row]:
+    found = worker.call("bookkeeping", prompts=random_prompts(8, 512, vocab, seed=1), count=60).result
+    shares = [1 - model / step for step, model in zip(found["steps"], found["model"], strict=True)]
+    share = statistics.median(shares)
+    worker.call("finish")
+    note = "scheduling, sampling and bookkeeping, of a step of 8 sequences"
+    return [Row(TABLE, note, OURS, 100 * share, "%", goal="≤ 5%", reached=share <= 0.05)]
+
+
+def growth(worker: Worker, config: DecoderConfig, machine: Machine) -> list[Row]:
+    """Steps of 8 sequences as their contexts grow, and what the reading of keys and values alone would add."""
+    rows = []
+    for length in (256, 512, 1024, 2048, 4096):
+        seconds = sorted(worker.call("at_length", batch=8, length=length, count=12).result[2:])
+        worker.call("finish")
+        median = statistics.median(seconds)
+        low, _, high = statistics.quantiles(seconds, n=4)
+        roofline = decode(config, 8, length).seconds(machine)
+        workload = f"a step of 8 sequences of {length} tokens"
+        rows.append(Row(TABLE, workload, OURS, median * 1e3, "ms", low * 1e3, high * 1e3, roofline / median))
+    return rows
+
+
+def disturbance(worker: Worker, vocab: int, tokens: int = 3500) -> list[Row]:
+    streams, (long,) = random_prompts(4, 256, vocab, seed=2), random_prompts(1, tokens, vocab, seed=3)
+    found = worker.call("disturbed", prompts=streams, long=long, count=60, slowdown=1.7).result
+    worker.call("finish")
+    alone, beside = statistics.median(found["alone"]), sorted(found["beside"])
+    p99 = beside[min(int(0.99 * len(beside)), len(beside) - 1)]
+    return [
+        Row(TABLE, "between tokens of 4 streams", OURS, alone * 1e3, "ms"),
+        Row(TABLE, f"p99, beside a prompt of {tokens}", OURS, p99 * 1e3, "ms", goal="≤ 2×", reached=p99 <= 2 * alone),
+        Row(TABLE, f"until that prompt's first token ({len(beside)} steps)", OURS, sum(beside) * 1e3, "ms"),
+    ]
+
+
+def repetition(worker: Worker, vocab: int, rounds: int) -> list[Row]:
+    """The time to the first token of a prompt with a picture, and of the same again."""
+    first, again = [], []
+    for number in range(rounds + 1):
+        (prompt,) = random_prompts(1, IMAGE_TOKENS + TEXT_TOKENS, vocab, seed=100 + number)
+        seconds = worker.call("repeated", prompt=prompt, media_tokens=IMAGE_TOKENS).result
+        if number:
+            first.append(seconds[0])
+            again.append(seconds[1])
+    a, b = statistics.median(first), statistics.median(again)
+    return [
+        Row(TABLE, "first token after a picture and a question", OURS, a * 1e3, "ms"),
+        Row(TABLE, "the same again", OURS, b * 1e3, "ms", goal="≤ 0.15 of it", reached=b <= 0.15 * a),
+    ]

@@ -1,0 +1,108 @@
+"""What this machine could do at best: its measured speeds, and the bytes and operations of a model's steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from pipeline.config import DecoderConfig
+from pipeline.native.compiled import project
+from pipeline.native.packing import Packed, allocate
+from pipeline.native.team import Team
+
+SIZE = 2048
+READ_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes read a second, and operations of float32 a second: the best of several ways to do each."""
+
+    bandwidth: float
+    flops: float
+
+
+class Probe:
+    """Measures again in each round of the benchmark; the best counts."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._a, self._b = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
+        self._long = torch.ones(READ_BYTES // 4)
+        self._team = Team(threads, 1)
+        weights = allocate(SIZE, READ_BYTES // 4 // SIZE, "float32", 1)
+        weights.values[:] = 1
+        self._weights, self._square = weights, self._pack(SIZE)
+        self.machine = Machine(0.0, 0.0)
+
+    def measure(self) -> Machine:
+        torch.set_num_threads(self.threads)
+        a, b = self._a.numpy(), self._b.numpy()
+        with threadpool_limits(self.threads):
+            seconds = [_best(lambda: self._a @ self._b), _best(lambda: a @ b), _best(lambda: self._product(a))]
+        row = np.ones((1, self._weights.values.shape[2]), np.float32)
+        reads = [_best(lambda: self._long.sum()), _best(lambda: self._read(row))]
+        found = Machine(READ_BYTES / min(reads), 2 * SIZE**3 / min(seconds))
+        best = Machine(max(found.bandwidth, self.machine.bandwidth), max(found.flops, self.machine.flops))
+        self.machine = best
+        torch.set_num_threads(1)  # torch's threads spin for a while, beside whom is measured next
+        return best
+
+    def _pack(self, size: int) -> Packed:
+        packed = allocate(size, size, "float32", 1)
+        packed.values[:] = 1
+        return packed
+
+    def _product(self, x: np.ndarray) -> None:
+        self._team.run(project, x, self._square, np.empty((SIZE, SIZE), np.float32))
+
+    def _read(self, row: np.ndarray) -> None:
+        self._team.run(project, row, self._weights, np.empty((1, SIZE), np.float32))
+
+
+def _best(function: Callable[[], object], times: int = 3) -> float:
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Bytes to read and operations to do, at the least."""
+
+    nbytes: float
+    flops: float
+
+    def seconds(self, machine: Machine) -> float:
+        """The roofline (Williams et al., 2009): whichever of the two takes longer, the other beside it."""
+        return max(self.nbytes / machine.bandwidth, self.flops / machine.flops)
+
+
+def layer_weights(c: DecoderConfig) -> int:
+    """Weights of all layers' matrices."""
+    attention = c.hidden_size * c.head_size * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
+    return c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
+
+
+def decode(c: DecoderConfig, batch: int, context: int, weight_bytes: float = 4.0) -> Work:
+    """A step in which `batch` sequences of `context` tokens get one more each, keys and values in float32."""
+    matrices = layer_weights(c) + c.vocab_size * c.hidden_size
+    cached = batch * context * c.cached_values
+    attention = batch * context * c.num_hidden_layers * c.num_attention_heads * c.head_size
+    return Work(weight_bytes * matrices + 4 * cached, 2.0 * batch * matrices + 4.0 * attention)
+
+
+def prefill(c: DecoderConfig, tokens: int, weight_bytes: float = 4.0) -> Work:
+    """A prompt and the token that follows it: each token sees those before it, the last one alone meets the head."""
+    head, layers = c.vocab_size * c.hidden_size, layer_weights(c)
+    seen = tokens * (tokens + 1) / 2
+    attention = seen * c.num_hidden_layers * c.num_attention_heads * c.head_size
+    return Work(weight_bytes * (layers + head), 2.0 * (tokens * layers + head) + 4.0 * attention)
