@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from pipeline.config import DecoderConfig, ModelConfig
 from pipeline.engine.engine import Engine, EngineConfig
 from pipeline.engine.memory import CacheBudget
 from pipeline.errors import MegrezError
+from pipeline.model import native_decoder
 from pipeline.model.attention import TorchAttention
 from pipeline.model.decoder import DecoderModel
 from pipeline.model.native_decoder import NativeDecoder, WeightStorage, misfit
 from pipeline.model.weights import load_stage
+from pipeline.native.packing import Packed, pack
 from tests.golden import reference, relative_error
 from tests.pipeline.helpers import drain, golden_prompt, greedy, tokens
 
@@ -212,16 +216,29 @@ class TestInterface:
         assert torch.equal(mini.embed(ids), mini_decoder.embed(ids))
 
     def test_embeds_are_left_as_they_are(self, golden: NativeDecoder) -> None:
-        texts = Texts(golden, [5])
+        texts, given = Texts(golden, [5]), []
         embeds = texts.embeds(0, 0, 5)
-        before = embeds.clone()
-        texts.embeds = lambda *span: embeds  # type: ignore[method-assign]
-        texts.step({0: 5})
-        assert torch.equal(embeds, before)
 
-    def test_the_layers_are_taken(self, golden_decoder: DecoderModel) -> None:
-        model = copy.deepcopy(golden_decoder)
+        def compute(embeds: torch.Tensor, *where: Any) -> torch.Tensor:
+            given.extend([embeds, embeds.clone()])
+            return golden(embeds, *where)
+
+        texts.embeds = lambda *span: embeds  # type: ignore[method-assign]
+        texts.model = compute  # type: ignore[assignment]
+        texts.step({0: 5})
+        assert torch.equal(*given)
+
+    def test_the_layers_are_never_all_held_twice(self, mini_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, alive = load(mini_path), []
+        layers = [weakref.ref(layer) for layer in model.model.layers]
+
+        def count(weights: np.ndarray, into: Packed) -> None:
+            alive.append(sum(layer() is not None for layer in layers))
+            pack(weights, into)
+
+        monkeypatch.setattr(native_decoder, "pack", count)
         NativeDecoder(model)
+        assert alive == [6] + [left for left in range(6, 0, -1) for _ in range(4)]
         assert len(model.model.layers) == 0
 
     def test_the_cache(self, golden: NativeDecoder) -> None:

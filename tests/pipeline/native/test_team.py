@@ -94,8 +94,8 @@ def test_each_run_begins_with_zeros() -> None:
 def test_nobody_passes_before_all_have_come(members: int) -> None:
     early, late = np.zeros(members, np.int64), np.zeros(members, np.int64)
     progress = np.zeros(members, np.int64)
-    Team(members, 0).run(rounds, 200, progress, early, late)
-    assert progress.tolist() == [200] * members
+    Team(members, 0).run(rounds, 1000, progress, early, late)
+    assert progress.tolist() == [1000] * members
     assert not early.any()
     assert not late.any()
 
