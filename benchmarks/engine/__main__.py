@@ -55,7 +55,7 @@ def float32_setups(args: argparse.Namespace, layouts: Layouts) -> list[Setup]:
     if args.vllm:
         setups.append(Setup("vllm", "vllm_cpu", args.vllm, layouts.huggingface))
     if args.llama:
-        setups.append(Setup("llama.cpp F32", "llama_cpp", args.llama, layouts.f32))
+        setups.append(Setup("llama.cpp F32", "llama", args.llama, layouts.f32))
     return setups
 
 
@@ -139,7 +139,7 @@ def small_weights(
         Setup("megrez bfloat16", "megrez", here, layouts.released, {"weights": "bfloat16"}),
     ]
     if args.llama:
-        setups.append(Setup("llama.cpp Q8_0", "llama_cpp", args.llama, layouts.q8))
+        setups.append(Setup("llama.cpp Q8_0", "llama", args.llama, layouts.q8))
     with started(setups, args, facts) as workers:
         for batch in (1, 8):
             say(f"weights of 8 bits, {batch} at a time")

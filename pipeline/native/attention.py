@@ -23,7 +23,7 @@ from .tile import LANES
 QUERY_ROWS = 24
 """Queries, of all heads of a group, that go through a block together: it is read once for them."""
 
-_NEVER = np.float32(-3.0e38)
+_NEVER = np.float32(-np.inf)
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numba
@@ -16,8 +16,8 @@ import numpy as np
 
 from .llvm import atomic_add, atomic_load, atomic_store, yield_thread
 
-ARRIVED, ROUND, COUNTERS = 0, 16, 32
-"""Places in the shared array, the first two on cache lines of their own."""
+ARRIVED, ROUND, FAILED, COUNTERS = 0, 16, 17, 32
+"""Places in the shared array; who arrives and who waits look at different cache lines."""
 
 SPINS = 4000
 
@@ -25,7 +25,8 @@ SPINS = 4000
 class Team:
     """Runs `function(member, members, shared, *args)` in `members` threads at once, the caller's among them.
 
-    `shared` is an int64 array for `meet` and `take`; it begins with zeros. One call at a time; others wait.
+    `shared` is an int64 array for `meet` and `take`; it begins with zeros. One call at a time; others wait. When one
+    member fails nobody waits for it any more, and the call raises when all have returned.
     """
 
     def __init__(self, members: int, counters: int) -> None:
@@ -45,19 +46,32 @@ class Team:
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         with self._lock:
             shared = np.zeros(COUNTERS + self._counters, np.int64)
-            calls = [
-                self._others.submit(function, member, self.members, shared, *args)
-                for member in range(1, self.members)
-                if self._others
-            ]
-            function(0, self.members, shared, *args)
+            calls: list[Future[None]] = []
+            try:
+                for member in range(1, self.members):
+                    assert self._others is not None
+                    calls.append(self._others.submit(_take_part, function, member, self.members, shared, *args))
+                function(0, self.members, shared, *args)
+            except BaseException:
+                shared[FAILED] = 1
+                raise
+            finally:
+                wait(calls)
             for call in calls:
                 call.result()
 
 
+def _take_part(function: Callable[..., Any], member: int, members: int, shared: np.ndarray, *args: Any) -> None:
+    try:
+        function(member, members, shared, *args)
+    except BaseException:
+        shared[FAILED] = 1
+        raise
+
+
 @numba.njit(nogil=True)
 def meet(shared: Any, members: int) -> None:
-    """Returns when all have called it."""
+    """Returns when all have called it, or one has failed."""
     if members == 1:
         return
     current = atomic_load(shared, ROUND)
@@ -66,7 +80,7 @@ def meet(shared: Any, members: int) -> None:
         atomic_add(shared, ROUND, 1)
         return
     spins = 0
-    while atomic_load(shared, ROUND) == current:
+    while atomic_load(shared, ROUND) == current and not atomic_load(shared, FAILED):
         spins += 1
         if spins > SPINS:
             yield_thread()

@@ -54,7 +54,7 @@ def tile(
     `rows` and `panels` are constants; `ahead` elements behind each weight lies one that is needed soon and asked for
     now (a constant 0: none). x, weights and out are contiguous arrays; `…_at` is the first element that
     is meant, counted in the flattened array, `…_stride` the elements from one row or panel to the next.
-    x and out are float32; weights float32, or bfloat16 as uint16.
+    x and out are float32; weights float32, bfloat16 as uint16, or int8.
     """
     if not isinstance(rows, types.IntegerLiteral) or not isinstance(panels, types.IntegerLiteral):
         raise TypingError("rows and panels must be constants")

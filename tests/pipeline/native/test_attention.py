@@ -178,7 +178,7 @@ def test_scores_far_apart(order: str) -> None:
         np.testing.assert_array_equal(out[t], s.v[np.argmax(scores[: t + 1])])
 
 
-@pytest.mark.parametrize("level", [-80.0, -1e4, 1e4, 1e8])
+@pytest.mark.parametrize("level", [-3.2e38, -80.0, -1e4, 1e4, 1e8])
 def test_only_the_distance_of_scores_counts(level: float) -> None:
     """All equal, however low or high: the mean of the values."""
     case = make_case([40], group=1, size=16)

@@ -184,3 +184,24 @@ def test_an_error_comes_out_of_the_run(failing: tuple[int, ...]) -> None:
         with pytest.raises(KeyError, match="lost"):
             team.run(fail, "lost")
         assert everyone(team) == [(0, 3), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("failing", range(3))
+def test_nobody_waits_for_one_that_failed(failing: int) -> None:
+    returned: list[int] = []
+
+    def fail(member: int, members: int, shared: np.ndarray) -> None:
+        if member == failing:
+            raise KeyError("lost")
+        for _ in range(3):
+            meet(shared, members)
+        time.sleep(0.05)
+        returned.append(member)
+
+    team = Team(3, 0)
+    for _ in range(2):
+        returned.clear()
+        with pytest.raises(KeyError, match="lost"):
+            team.run(fail)
+        assert sorted(returned) == sorted({0, 1, 2} - {failing}), "all have returned when the error comes out"
+        assert everyone(team) == [(0, 3), (1, 3), (2, 3)]
