@@ -36,6 +36,9 @@ class Model(Protocol):
 
     def new_cache(self, blocks: int, block_size: int) -> Any: ...
 
+    def warm_up(self, cache: Any) -> None:
+        """Does what would make the first step slow. May write into the cache's first block."""
+
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """int64 [T] -> [T, D]."""
 
@@ -50,6 +53,7 @@ class Runner:
     def __init__(self, model: Model, blocks: BlockManager) -> None:
         self.model, self.blocks = model, blocks
         self.cache = model.new_cache(blocks.num_blocks, blocks.block_size)
+        model.warm_up(self.cache)
         # Embeds of each sequence's media, [rows, D] a medium. They stay where they were made (the
         # CPU, when they came from another process) and move chunk by chunk.
         self._media: dict[int, list[torch.Tensor]] = {}

@@ -139,6 +139,9 @@ class DecoderModel(nn.Module):
         shape = (c.num_hidden_layers, 2, blocks, block_size, c.num_key_value_heads, c.head_size)
         return torch.zeros(shape, dtype=self.weight.dtype, device=self.weight.device)
 
+    def warm_up(self, cache: KVCache) -> None:
+        """Nothing to compile."""
+
     @torch.inference_mode()
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
         """int64 [T] -> [T, D]."""

@@ -28,6 +28,9 @@ WeightStorage = Literal["auto", "float32", "bfloat16", "int8"]
 """How weights are kept; computed is in float32. auto: bfloat16 where that loses nothing, else float32."""
 
 
+SLOW_WARM_UP = 2.0  # seconds: loading takes less
+
+
 class NativeDecoder:
     """Interface of DecoderModel, whose layers it takes one after the other, so that they are never all held twice."""
 
@@ -62,6 +65,15 @@ class NativeDecoder:
     def new_cache(self, blocks: int, block_size: int) -> Cache:
         c = self.config
         return new_cache(c.num_hidden_layers, blocks, c.num_key_value_heads, block_size, c.head_size)
+
+    def warm_up(self, cache: Cache) -> None:
+        """Compiles the kernels, or loads their machine code from the disk, by a step of one token."""
+        begin = time.perf_counter()
+        place = torch.zeros(1, dtype=torch.int64)
+        batch = PagedBatch((1,), (1,), torch.zeros((1, 1), dtype=torch.int32), place)
+        self.logits(self(torch.zeros((1, self.config.hidden_size)), place, cache, batch))
+        if (seconds := time.perf_counter() - begin) > SLOW_WARM_UP:
+            log.info("native kernels compiled in %.1f s; other processes load them", seconds)
 
     @torch.inference_mode()
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
