@@ -66,12 +66,12 @@ def started(setups: Sequence[Setup], args: argparse.Namespace, facts: dict[str, 
     try:
         for setup in setups:
             say(f"starting {setup.name}")
+            log = args.work / f"{setup.name.replace(' ', '-')}.log"
             try:
-                log = args.work / f"{setup.worker}-{len(workers)}.log"
                 workers[setup.name] = Worker(setup, args.threads, log)
                 facts[setup.name] = dict(workers[setup.name].facts)
             except Absent as error:
-                say(f"{setup.name} is left out: {error}")
+                say(f"{setup.name} is left out: {error}; see {log}")
                 facts[setup.name] = f"absent: {error}"
         yield workers
     finally:

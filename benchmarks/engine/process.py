@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 class Absent(Exception):
-    """An engine that can't be measured here; the message says why."""
+    """An engine that can't be measured here; the message says why, and its log tells more."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, setup: Setup, threads: int, log: Path) -> None:
         """Starts it and loads the model. Raises Absent."""
         if not setup.python.exists():
-            raise Absent(f"{setup.python} is not there")
+            raise Absent("there is no such Python")
         reading, writing = os.pipe()
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(PROJECT)} | setup.environment
         with log.open("w") as output:
@@ -57,7 +57,7 @@ class Worker:
             ).result
         except RuntimeError as error:
             self.close()
-            raise Absent(f"{error}; see {log}") from None
+            raise Absent(str(error)) from None
 
     def call(self, op: str, **values: Any) -> Reply:
         """Raises RuntimeError when the worker fails or has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 from pipeline.config import DecoderConfig
 
@@ -24,10 +25,12 @@ def bookkeeping(worker: Worker, vocab: int) -> list[Row]:
     return [Row(TABLE, note, OURS, 100 * share, "%", goal="≤ 5%", reached=share <= 0.05)]
 
 
-def growth(worker: Worker, config: DecoderConfig, machine: Machine) -> list[Row]:
-    """Steps of 8 sequences as their contexts grow, and what the reading of keys and values alone would add."""
+def growth(
+    worker: Worker, config: DecoderConfig, machine: Machine, lengths: Sequence[int] = (256, 512, 1024, 2048, 4096)
+) -> list[Row]:
+    """Steps of 8 sequences as their contexts grow."""
     rows = []
-    for length in (256, 512, 1024, 2048, 4096):
+    for length in lengths:
         seconds = sorted(worker.call("at_length", batch=8, length=length, count=12).result[2:])
         worker.call("finish")
         median = statistics.median(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +22,15 @@ READ_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes read a second, and operations of float32 a second: the best of several ways to do each."""
+    """Bytes read a second, and operations of float32 a second."""
 
     bandwidth: float
     flops: float
 
 
 class Probe:
-    """Measures again in each round of the benchmark; the best counts."""
+    """Measures in each round of the benchmark, by the best of several ways to do each; `machine` is the median of the
+    rounds, as the engines' times are."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -38,20 +40,22 @@ class Probe:
         weights = allocate(SIZE, READ_BYTES // 4 // SIZE, "float32", 1)
         weights.values[:] = 1
         self._weights, self._square = weights, self._pack(SIZE)
-        self.machine = Machine(0.0, 0.0)
+        self._seen: list[Machine] = []
 
-    def measure(self) -> Machine:
+    @property
+    def machine(self) -> Machine:
+        bandwidths, flops = zip(*((m.bandwidth, m.flops) for m in self._seen), strict=True)
+        return Machine(statistics.median(bandwidths), statistics.median(flops))
+
+    def measure(self) -> None:
         torch.set_num_threads(self.threads)
         a, b = self._a.numpy(), self._b.numpy()
         with threadpool_limits(self.threads):
             seconds = [_best(lambda: self._a @ self._b), _best(lambda: a @ b), _best(lambda: self._product(a))]
         row = np.ones((1, self._weights.values.shape[2]), np.float32)
         reads = [_best(lambda: self._long.sum()), _best(lambda: self._read(row))]
-        found = Machine(READ_BYTES / min(reads), 2 * SIZE**3 / min(seconds))
-        best = Machine(max(found.bandwidth, self.machine.bandwidth), max(found.flops, self.machine.flops))
-        self.machine = best
+        self._seen.append(Machine(READ_BYTES / min(reads), 2 * SIZE**3 / min(seconds)))
         torch.set_num_threads(1)  # torch's threads spin for a while, beside whom is measured next
-        return best
 
     def _pack(self, size: int) -> Packed:
         packed = allocate(size, size, "float32", 1)
