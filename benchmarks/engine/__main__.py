@@ -91,13 +91,11 @@ def compare(args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, p
             found = workloads.prefill(workers, tokens, vocab, args.rounds, probe)
             best = prefill(config, tokens).seconds(probe.machine)
             rows += rows_of("Prefill, float32", f"prefill {tokens}", found, best, reference="transformers")
-        for batch in BATCHES if "decode" in wanted else ():
-            say(f"decode, {batch} at a time")
-            found = workloads.decode(workers, batch, CONTEXT, ANSWER, vocab, args.rounds, probe)
-            best = decode(config, batch, CONTEXT + ANSWER // 2).seconds(probe.machine)
-            rows += rows_of("A decode step, float32", f"decode {batch}", found, best, reference="transformers")
+        if "decode" in wanted:
+            table = "A decode step, float32"
+            rows += decode_rows(table, workers, BATCHES, config, args, probe, reference="transformers")
         if "scenario" in wanted:
-            rows += scenario(workers, config, vocab)
+            rows += scenario(workers, vocab)
         if "properties" in wanted and OURS in workers:
             say("the engine beside itself")
             ours = workers[OURS]
@@ -108,9 +106,30 @@ def compare(args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, p
     return rows
 
 
-def scenario(workers: dict[str, Worker], config: DecoderConfig, vocab: int) -> list[Row]:
-    """That of the model's authors: a picture and 128 tokens in, 128 out, 8 at a time. Peers get as many text tokens."""
+def decode_rows(
+    table: str,
+    workers: dict[str, Worker],
+    batches: Sequence[int],
+    config: DecoderConfig,
+    args: argparse.Namespace,
+    probe: Probe,
+    workload: str = "decode {}",
+    weight_bytes: float = 4.0,
+    ours: str = OURS,
+    reference: str | None = None,
+) -> list[Row]:
     rows = []
+    for batch in batches:
+        say(f"{table}, {batch} at a time")
+        found = workloads.decode(workers, batch, CONTEXT, ANSWER, config.vocab_size, args.rounds, probe)
+        best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes).seconds(probe.machine)
+        rows += rows_of(table, workload.format(batch), found, best, ours, reference)
+    return rows
+
+
+def scenario(workers: dict[str, Worker], vocab: int) -> list[Row]:
+    """That of the model's authors: a picture and 128 tokens in, 128 out, 8 at a time. Peers get as many text tokens."""
+    table, rows = "8 requests with a picture, 448 + 128 tokens in, 128 out", []
     prompts = workloads.random_prompts(8, SCENARIO, vocab, seed=5)
     for kind, asked in (("distinct", prompts), ("identical", prompts[:1] * 8)):
         say(f"8 {kind} requests with a picture")
@@ -121,9 +140,8 @@ def scenario(workers: dict[str, Worker], config: DecoderConfig, vocab: int) -> l
                 steps = worker.call("steps", count=ANSWER - 1).result
                 worker.call("finish")
             except RuntimeError as error:
-                rows.append(Row("8 requests with a picture", kind, name, None, "", note=str(error)))
+                rows.append(Row(table, kind, name, None, "", note=str(error)))
                 continue
-            table = "8 requests with a picture, 448 + 128 tokens in, 128 out"
             rows.append(Row(table, f"{kind}, in", name, 8 * SCENARIO / first, "tokens/s"))
             rows.append(Row(table, f"{kind}, out", name, 8 * len(steps) / sum(steps), "tokens/s"))
     return rows
@@ -133,7 +151,7 @@ def small_weights(
     args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, probe: Probe, facts: Any
 ) -> list[Row]:
     """Weights in fewer bits."""
-    here, rows = Path(sys.executable), []
+    here = Path(sys.executable)
     setups = [
         Setup("megrez int8", "megrez", here, layouts.released, {"weights": "int8"}),
         Setup("megrez bfloat16", "megrez", here, layouts.released, {"weights": "bfloat16"}),
@@ -141,25 +159,17 @@ def small_weights(
     if args.llama:
         setups.append(Setup("llama.cpp Q8_0", "llama", args.llama, layouts.q8))
     with started(setups, args, facts) as workers:
-        for batch in (1, 8):
-            say(f"weights of 8 bits, {batch} at a time")
-            found = workloads.decode(workers, batch, CONTEXT, ANSWER, config.vocab_size, args.rounds, probe)
-            best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes=1.0).seconds(probe.machine)
-            rows += rows_of("A decode step, smaller weights", f"decode {batch}", found, best, "megrez int8")
-    return rows
+        table = "A decode step, smaller weights"
+        return decode_rows(table, workers, (1, 8), config, args, probe, weight_bytes=1.0, ours="megrez int8")
 
 
 def default_checkpoint(args: argparse.Namespace, probe: Probe, facts: Any) -> list[Row]:
-    path, rows = PROJECT / "checkpoints" / "megrez-omni-mini", []
+    path = PROJECT / "checkpoints" / "megrez-omni-mini"
     config = ModelConfig.from_pretrained(path).decoder
     setup = Setup(OURS, "megrez", Path(sys.executable), path)
     with started([setup], args, facts) as workers:
-        for batch in (1, 8):
-            say(f"the default checkpoint, {batch} at a time")
-            found = workloads.decode(workers, batch, CONTEXT, ANSWER, config.vocab_size, args.rounds, probe)
-            best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes=2.0).seconds(probe.machine)
-            rows += rows_of("The default checkpoint, a decode step", f"{batch} at a time", found, best)
-    return rows
+        table = "The default checkpoint, a decode step"
+        return decode_rows(table, workers, (1, 8), config, args, probe, "{} at a time", weight_bytes=2.0)
 
 
 def say(what: str) -> None:

@@ -9,7 +9,7 @@ from pipeline.config import DecoderConfig
 
 from .process import Worker
 from .roofline import Machine, decode
-from .tables import OURS, Row
+from .tables import OURS, Row, timed
 from .workloads import random_prompts
 
 TABLE = "The engine beside itself"
@@ -31,13 +31,10 @@ def growth(
     """Steps of 8 sequences as their contexts grow."""
     rows = []
     for length in lengths:
-        seconds = sorted(worker.call("at_length", batch=8, length=length, count=12).result[2:])
+        seconds = worker.call("at_length", batch=8, length=length, count=12).result[2:]
         worker.call("finish")
-        median = statistics.median(seconds)
-        low, _, high = statistics.quantiles(seconds, n=4)
-        roofline = decode(config, 8, length).seconds(machine)
         workload = f"a step of 8 sequences of {length} tokens"
-        rows.append(Row(TABLE, workload, OURS, median * 1e3, "ms", low * 1e3, high * 1e3, roofline / median))
+        rows.append(timed(TABLE, workload, OURS, seconds, decode(config, 8, length).seconds(machine)))
     return rows
 
 

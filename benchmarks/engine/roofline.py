@@ -92,21 +92,23 @@ class Work:
 
 def layer_weights(c: DecoderConfig) -> int:
     """Weights of all layers' matrices."""
-    attention = c.hidden_size * c.head_size * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
-    return c.num_hidden_layers * (attention + 3 * c.hidden_size * c.intermediate_size)
+    projections = c.hidden_size * c.head_size * (2 * c.num_attention_heads + 2 * c.num_key_value_heads)
+    return c.num_hidden_layers * (projections + 3 * c.hidden_size * c.intermediate_size)
+
+
+def attention(c: DecoderConfig, pairs: float) -> float:
+    """Operations for as many pairs of a token and one that it sees: a key and a value meet every head of each layer."""
+    return 4.0 * pairs * c.num_hidden_layers * c.num_attention_heads * c.head_size
 
 
 def decode(c: DecoderConfig, batch: int, context: int, weight_bytes: float = 4.0) -> Work:
     """A step in which `batch` sequences of `context` tokens get one more each, keys and values in float32."""
     matrices = layer_weights(c) + c.vocab_size * c.hidden_size
     cached = batch * context * c.cached_values
-    attention = batch * context * c.num_hidden_layers * c.num_attention_heads * c.head_size
-    return Work(weight_bytes * matrices + 4 * cached, 2.0 * batch * matrices + 4.0 * attention)
+    return Work(weight_bytes * matrices + 4 * cached, 2.0 * batch * matrices + attention(c, batch * context))
 
 
-def prefill(c: DecoderConfig, tokens: int, weight_bytes: float = 4.0) -> Work:
+def prefill(c: DecoderConfig, tokens: int) -> Work:
     """A prompt and the token that follows it: each token sees those before it, the last one alone meets the head."""
     head, layers = c.vocab_size * c.hidden_size, layer_weights(c)
-    seen = tokens * (tokens + 1) / 2
-    attention = seen * c.num_hidden_layers * c.num_attention_heads * c.head_size
-    return Work(weight_bytes * (layers + head), 2.0 * (tokens * layers + head) + 4.0 * attention)
+    return Work(4.0 * (layers + head), 2.0 * (tokens * layers + head) + attention(c, tokens * (tokens + 1) / 2))

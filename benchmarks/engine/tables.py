@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .workloads import Measured
@@ -43,15 +43,18 @@ def rows_of(
         if engine in measured.failures or engine not in measured.seconds:
             rows.append(Row(table, workload, engine, None, "ms", note=measured.failures.get(engine, "not measured")))
             continue
-        seconds = sorted(measured.seconds[engine])
-        median = statistics.median(seconds)
-        low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (median,) * 3
+        row = timed(table, workload, engine, measured.seconds[engine], roofline)
+        median = statistics.median(measured.seconds[engine])
         ratio = median / mine if mine and engine != ours else None
-        equal = _equal(measured, engine, reference)
-        rows.append(
-            Row(table, workload, engine, median * 1e3, "ms", low * 1e3, high * 1e3, roofline / median, ratio, equal)
-        )
+        rows.append(replace(row, ratio=ratio, equal_tokens=_equal(measured, engine, reference)))
     return rows
+
+
+def timed(table: str, workload: str, engine: str, seconds: Sequence[float], roofline: float) -> Row:
+    """Median and quartiles in milliseconds."""
+    median = statistics.median(seconds)
+    low, _, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else (median,) * 3
+    return Row(table, workload, engine, median * 1e3, "ms", low * 1e3, high * 1e3, roofline / median)
 
 
 def _equal(measured: Measured, engine: str, reference: str | None) -> float | None:

@@ -159,12 +159,13 @@ class Engine:
         self._alive[sequence.id] = sequence
         return sequence.id
 
-    def finish(self, sequence_id: int, reason: FinishReason) -> bool:
-        """Ends a sequence from outside (abort, a stop string). False if it has ended already."""
+    def finish(self, sequence_id: int, reason: FinishReason, *, forget: bool = False) -> bool:
+        """Ends a sequence from outside (abort, a stop string). False if it has ended already. `forget`: what it has
+        computed is not to be found by others."""
         sequence = self._alive.pop(sequence_id, None)
         if sequence is None:
             return False
-        self.scheduler.finish(sequence, reason)
+        self.scheduler.finish(sequence, reason, forget=forget)
         self.runner.detach(sequence_id)
         return True
 
@@ -245,9 +246,7 @@ class Engine:
         log.error("sequence %d failed: %r", sequence.id, error)
         if not isinstance(error, MegrezError):  # not this sequence's fault, then
             self.failures += 1
-        self._alive.pop(sequence.id)
-        self.scheduler.finish(sequence, "error", forget=True)
-        self.runner.detach(sequence.id)
+        self.finish(sequence.id, "error", forget=True)
         message = str(error) if isinstance(error, MegrezError) else "the model failed on this request"
         return TokenOutput(sequence.id, None, None, "error", message)
 

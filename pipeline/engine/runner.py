@@ -74,7 +74,7 @@ class Runner:
         hidden = self._forward(chunks)
         ends, end = [], 0
         for chunk in chunks:
-            end += chunk.stop - chunk.start
+            end += chunk.length
             if chunk.samples:
                 ends.append(end - 1)
         return self.model.logits(hidden[ends])
@@ -90,7 +90,7 @@ class Runner:
         widest = max(len(chunk.sequence.blocks) for chunk in chunks)
         tables = [c.sequence.blocks + [0] * (widest - len(c.sequence.blocks)) for c in chunks]
         batch = PagedBatch(
-            query_lens=tuple(c.stop - c.start for c in chunks),
+            query_lens=tuple(c.length for c in chunks),
             context_lens=tuple(c.stop for c in chunks),
             block_tables=torch.tensor(tables, dtype=torch.int32, device=self.device),
             slot_mapping=torch.tensor(slots, device=self.device),
@@ -110,5 +110,5 @@ class Runner:
                     rows = self._media[chunk.sequence.id][span.media][row : row + last - first]
                     at = base + first - chunk.start
                     embeds[at : at + last - first] = rows.to(embeds)
-            base += chunk.stop - chunk.start
+            base += chunk.length
         return embeds

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from pipe import serve
 
-from pipeline.config import ModelConfig
 from pipeline.engine.engine import Engine, EngineConfig
 from pipeline.engine.memory import CacheBudget
 from pipeline.model.decoder_stage import load_decoder
@@ -19,15 +18,10 @@ from pipeline.types import MediaSpan, Prompt, SamplingParams
 class Megrez:
     def load(self, model: str, threads: int, **options: Any) -> dict[str, Any]:
         torch.set_num_threads(threads)
-        self.model = self.decoder(model, **options)
+        self.model: Any = load_decoder(model, device="cpu", dtype="float32", attention="auto", **options)[1]
         self.model.set_threads(threads)
-        self.vocab = ModelConfig.from_pretrained(model).decoder.vocab_size
         self.engine = self.new_engine()
         return {"megrez-serve": version("megrez-serve"), "torch": torch.__version__, **options}
-
-    @staticmethod
-    def decoder(model: str, **options: Any) -> Any:
-        return load_decoder(model, device="cpu", dtype="float32", attention="auto", **options)[1]
 
     def new_engine(self, **changes: Any) -> Engine:
         """A cache of its own, so that nothing is found in it that another workload has left."""

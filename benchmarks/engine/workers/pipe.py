@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import traceback
-from typing import Any
+from typing import IO, Any
 
 
 def serve(engine: Any) -> None:
@@ -29,8 +29,12 @@ def serve(engine: Any) -> None:
             except Exception as error:
                 traceback.print_exc()
                 reply = {"error": f"{type(error).__name__}: {error}"}
-            answers.write(json.dumps(reply) + "\n")
-            answers.flush()
+            answer(answers, reply)
+
+
+def answer(answers: IO[str], reply: dict[str, Any]) -> None:
+    answers.write(json.dumps(reply) + "\n")
+    answers.flush()
 
 
 def run(engine: Any, name: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from pipe import answer
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 
@@ -37,10 +38,6 @@ class Generate:
             stopping_criteria=StoppingCriteriaList(watch),
         )
 
-    def answer(self, reply: dict[str, Any]) -> None:
-        self.answers.write(json.dumps(reply) + "\n")
-        self.answers.flush()
-
     def serve(self) -> None:
         for line in sys.stdin:
             command = json.loads(line)
@@ -55,7 +52,7 @@ class Generate:
                 prompts = command["prompts"]
                 out = self.generate(prompts, 1000, [Watch(self)])
                 result, begin = out[:, len(prompts[0]) :].tolist(), time.perf_counter()
-            self.answer({"seconds": time.perf_counter() - begin, "result": result})
+            answer(self.answers, {"seconds": time.perf_counter() - begin, "result": result})
 
 
 class Watch(StoppingCriteria):
@@ -69,13 +66,13 @@ class Watch(StoppingCriteria):
         self.times.append(time.perf_counter())
         if self.first:
             self.first = False
-            self.owner.answer({"seconds": self.times[-1] - self.times[0], "result": None})
+            answer(self.owner.answers, {"seconds": self.times[-1] - self.times[0], "result": None})
         elif self.left > 1:
             self.left -= 1
             return torch.zeros(len(input_ids), dtype=torch.bool)
         else:
             steps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
-            self.owner.answer({"seconds": sum(steps), "result": steps})
+            answer(self.owner.answers, {"seconds": sum(steps), "result": steps})
         command = json.loads(sys.stdin.readline())
         ends = command["op"] == "finish"
         self.left, self.times = command.get("count", 0), [time.perf_counter()]
