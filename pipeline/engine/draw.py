@@ -1,46 +1,78 @@
-"""Draws a token from scores by the filters min_p, top_k and top_p, without sorting the vocabulary.
+"""Draws tokens from scores by the filters min_p, top_k and top_p, without sorting the vocabulary.
 
 Tokens are taken in order of probability until the sum of their probabilities reaches the random share (inverse
-transform sampling). The most probable few nearly always hold it; where they don't, more are looked at.
+transform sampling). The most probable few nearly always hold it; where they don't, more are looked at. One look asks
+nothing of the host: on a GPU it is queued behind the model.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-FIRST_LOOK = 64
+from ..transfer import to_device
+
+FIRST_LOOK, WIDER = 64, 16
 """Of the most probable tokens; then 16 times as many, and so on."""
 
-
-def draw(scores: torch.Tensor, share: float, *, top_k: int, top_p: float, min_p: float) -> int:
-    """scores: float32 [vocab], the temperature applied; `share` from 0 to 1; top_k 0 filters nothing."""
-    size = len(scores)
-    limited = 0 < top_k < size
-    count = top_k if limited else min(FIRST_LOOK, size)
-    highest = scores.max()
-    # Of all that top_k and min_p leave, float64: what the sums below are compared with.
-    everything = None if limited else _kept((scores - highest).double().exp(), min_p).sum()
-    while True:
-        values, ids = scores.topk(count) if count < size else scores.sort(descending=True, stable=True)
-        weights = _kept((values - highest).double().exp(), min_p)
-        sums = weights.cumsum(-1)
-        total = sums[-1] if limited or count == size else everything
-        assert total is not None
-        mass = total
-        if top_p < 1:  # those before which less than top_p of the whole has been taken
-            inside = (sums - weights < top_p * total) & (weights > 0)
-            last = max(int(torch.count_nonzero(inside)), 1) - 1
-            mass = sums[last]
-            known = limited or count == size or last + 1 < count
-        else:
-            last, known = count - 1, True
-        chosen = int(torch.searchsorted(sums, share * mass, right=True))
-        if known and (chosen < count or limited or count == size):
-            positive = int(torch.count_nonzero(weights[: last + 1]))
-            return int(ids[min(chosen, last, max(positive - 1, 0))])
-        count = min(16 * count, size)
+UNRESOLVED = -1
 
 
-def _kept(weights: torch.Tensor, min_p: float) -> torch.Tensor:
+@dataclass(frozen=True)
+class Filters:
+    """For each row of scores: what is left to draw from, and the random share, from 0 to 1. top_k 0 filters nothing."""
+
+    shares: list[float]
+    top_k: list[int]
+    top_p: list[float]
+    min_p: list[float]
+
+    def of(self, rows: list[int]) -> Filters:
+        return Filters(*([column[row] for row in rows] for column in vars(self).values()))
+
+
+def look(scores: torch.Tensor, filters: Filters, count: int = FIRST_LOOK) -> torch.Tensor:
+    """scores: float32 [N, vocab], temperatures applied -> int64 [N]: each row's token, or UNRESOLVED where its `count`
+    most probable ones don't tell."""
+    size, device = scores.shape[-1], scores.device
+    limits = [k if 0 < k < size else size for k in filters.top_k]
+    count = min(max([count, *(k for k in limits if k < size)]), size)
+    limit = to_device(limits, torch.int64, device)[:, None]
+    top_p, min_p, share = (
+        to_device(column, torch.float64, device)[:, None] for column in (filters.top_p, filters.min_p, filters.shares)
+    )
+    highest = scores.amax(-1, keepdim=True)
+    values, ids = scores.topk(count) if count < size else scores.sort(descending=True, stable=True)
+    weights = _kept((values - highest).double().exp(), min_p)
+    weights = weights.masked_fill(torch.arange(count, device=device) >= limit, 0.0)
+    sums = weights.cumsum(-1)
+    complete = (limit <= count) | (count == size)  # nothing that can be drawn lies beyond
+    total = sums[:, -1:]
+    if count < size and max(limits) == size:
+        everything = _kept((scores - highest).double().exp(), min_p).sum(-1, keepdim=True)
+        total = torch.where(complete, total, everything)
+    # Those before which less than top_p of the whole has been taken; the first one always.
+    inside = ((sums - weights < top_p * total) & (weights > 0)).sum(-1, keepdim=True).clamp(min=1)
+    inside = torch.where(top_p < 1, inside, count)
+    mass = torch.where(top_p < 1, sums.gather(-1, inside - 1), total)
+    chosen = torch.searchsorted(sums, share * mass, right=True)
+    known = complete | ((chosen < count) & ((top_p >= 1) | (inside < count)))
+    last = torch.minimum(inside, (weights > 0).sum(-1, keepdim=True)).clamp(min=1) - 1
+    token = ids.gather(-1, torch.minimum(chosen, last))
+    return torch.where(known, token, UNRESOLVED)[:, 0]
+
+
+def draw(scores: torch.Tensor, filters: Filters, seen: list[int], already: int = FIRST_LOOK) -> list[int]:
+    """The tokens `seen` by a look at `already` of them, with those that it left UNRESOLVED found by wider ones."""
+    while rows := [row for row, token in enumerate(seen) if token == UNRESOLVED]:
+        already *= WIDER
+        found = look(scores[to_device(rows, torch.int64, scores.device)], filters.of(rows), already).tolist()
+        for row, token in zip(rows, found, strict=True):
+            seen[row] = token
+    return seen
+
+
+def _kept(weights: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
     """Relative to the largest, which is 1: those below min_p don't count."""
-    return torch.where(weights >= min_p, weights, 0.0) if min_p > 0 else weights
+    return torch.where(weights >= min_p, weights, 0.0)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..errors import ContextOverflow, InvalidRequest, MegrezError
+from ..errors import ContextOverflow, GenerationFailed, InvalidRequest, MegrezError
 from ..types import FinishReason, Prompt, SampledLogprobs, SamplingParams
 from .blocks import BlockManager
 from .memory import CacheBudget
@@ -227,13 +227,13 @@ class Engine:
         )
 
     def _run(self, chunks: list[Chunk]) -> list[TokenOutput]:
-        samples = [chunk.samples for chunk in chunks]
-        logits = iter(self.runner.run(chunks))
+        sampling = [chunk.sequence for chunk in chunks if chunk.samples]
+        logits = self.runner.run(chunks)
         self.failures = 0
         for chunk in chunks:
             chunk.sequence.computed = chunk.stop
             self.blocks.fill(chunk.sequence, chunk.start, chunk.stop)
-        return [self._sample(c, next(logits)) for c, sample in zip(chunks, samples, strict=True) if sample]
+        return self._sample(sampling, logits) if sampling else []
 
     def _run_alone(self, chunk: Chunk) -> list[TokenOutput]:
         """A chunk again, without neighbours; computing it twice writes the same keys and values."""
@@ -250,12 +250,19 @@ class Engine:
         message = str(error) if isinstance(error, MegrezError) else "the model failed on this request"
         return TokenOutput(sequence.id, None, None, "error", message)
 
-    def _sample(self, chunk: Chunk, logits: torch.Tensor) -> TokenOutput:
-        sequence = chunk.sequence
+    def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> list[TokenOutput]:
         try:
-            sample: Sample = self.sampler.sample(logits, sequence)
-        except Exception as error:  # its neighbours have sampled, or will
-            return self._fail(sequence, error)
+            samples = self.sampler.sample(logits, sequences)
+        except Exception as error:
+            if len(sequences) == 1:
+                return [self._fail(sequences[0], error)]
+            rows = zip(sequences, logits.split(1), strict=True)
+            return [output for sequence, row in rows for output in self._sample([sequence], row)]
+        return [self._said(*pair) for pair in zip(sequences, samples, strict=True)]
+
+    def _said(self, sequence: Sequence, sample: Sample | GenerationFailed) -> TokenOutput:
+        if isinstance(sample, GenerationFailed):
+            return self._fail(sequence, sample)
         sequence.output.append(sample.token_id)
         reason = sequence.finished_by(sample.token_id)
         if reason:

@@ -1,4 +1,4 @@
-"""Logits -> one token, by the request's rules.
+"""Logits -> one token a sequence, by each request's rules, wherever the logits are.
 
 The order is vLLM's: penalties, forbidden tokens, temperature, min_p, top_k, top_p. Randomness is a
 Philox counter keyed by the sequence's seed and addressed by the token's position (Salmon et al.,
@@ -8,8 +8,6 @@ who shares the batch, so a request can be replayed.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -17,25 +15,22 @@ import numpy as np
 import torch
 
 from ..errors import GenerationFailed
+from ..transfer import to_device
 from ..types import SampledLogprobs, TokenLogprob
-from .draw import draw
+from .draw import Filters, draw, look
+from .penalties import adjusted, count
 from .sequence import Sequence
 
 GREEDY_BELOW = 1e-5  # such temperatures leave the best token nothing to compete with, and divide badly
+
+BROKEN = -2
+"""In place of a token: logits that are not finite numbers."""
 
 
 @dataclass(frozen=True)
 class Sample:
     token_id: int
     logprobs: SampledLogprobs | None
-
-
-@dataclass
-class TokenCounts:
-    """What the penalties look at. Media placeholders are no text and don't count."""
-
-    prompt: frozenset[int]
-    output: Counter[int]
 
 
 def uniform(seed_key: tuple[int, int], position: int) -> float:
@@ -49,63 +44,65 @@ class Sampler:
     def __init__(self, eos_ids: Ordered[int]) -> None:
         self.eos_ids = frozenset(eos_ids)
 
-    def sample(self, logits: torch.Tensor, sequence: Sequence) -> Sample:
-        """logits: float32 [vocab], under the raw model. Raises GenerationFailed if not finite."""
-        params = sequence.params
-        # The sum of finite numbers is finite, but for very large ones; it takes a tenth of the time.
-        if not math.isfinite(logits.sum()) and not torch.isfinite(logits).all():
-            raise GenerationFailed("the model gave logits that are not finite numbers")
-        scores = self._penalized(logits, sequence)
-        if len(sequence.output) < params.min_tokens:
-            scores = _forbid(scores, sequence.stop_ids | self.eos_ids)
-        if params.temperature < GREEDY_BELOW:
-            token = int(scores.argmax())
-        else:
-            share = uniform(sequence.seed_key, sequence.length)
-            scores = (scores - scores.max()) / params.temperature
-            token = draw(scores, share, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
-        self._count(sequence, token)
-        return Sample(token, _logprobs(logits, token, params.logprobs))
+    def sample(self, logits: torch.Tensor, sequences: Ordered[Sequence]) -> list[Sample | GenerationFailed]:
+        """logits: float32 [N, vocab], under the raw model -> what each sequence says next, or that its logits are not
+        finite.
 
-    def _penalized(self, logits: torch.Tensor, sequence: Sequence) -> torch.Tensor:
-        params = sequence.params
-        if params.repetition_penalty == 1 and params.presence_penalty == 0 and params.frequency_penalty == 0:
-            return logits
-        counts = self._counts(sequence)
-        scores = logits.clone()
-        if params.repetition_penalty != 1:
-            seen = torch.tensor(sorted(counts.prompt | counts.output.keys()), dtype=torch.long, device=scores.device)
-            old = scores[seen]
-            scores[seen] = torch.where(old > 0, old / params.repetition_penalty, old * params.repetition_penalty)
-        if counts.output:
-            ids = torch.tensor(list(counts.output), device=scores.device)
-            times = torch.tensor(list(counts.output.values()), dtype=scores.dtype, device=scores.device)
-            scores[ids] -= params.presence_penalty + params.frequency_penalty * times
-        return scores
-
-    def _counts(self, sequence: Sequence) -> TokenCounts:
-        if sequence.sampler_state is None:
-            media = {i for span in sequence.prompt.spans for i in range(span.start, span.start + span.length)}
-            text = (t for i, t in enumerate(sequence.prompt.token_ids) if i not in media)
-            sequence.sampler_state = TokenCounts(frozenset(text), Counter(sequence.output))
-        counts: TokenCounts = sequence.sampler_state
-        return counts
-
-    def _count(self, sequence: Sequence, token: int) -> None:
-        if sequence.sampler_state is not None:
-            sequence.sampler_state.output[token] += 1
+        The host waits for the device once; again only for log-probabilities, and for the rare draw that one look at the
+        most probable tokens doesn't settle.
+        """
+        scores = adjusted(logits, sequences, self.eos_ids)
+        best = scores.argmax(-1)
+        drawn = [row for row, sequence in enumerate(sequences) if sequence.params.temperature >= GREEDY_BELOW]
+        if drawn:
+            rows = to_device(drawn, torch.int64, logits.device)
+            scores, filters = _tempered(scores[rows], [sequences[row] for row in drawn])
+            best[rows] = look(scores, filters)
+        finite = logits.amax(-1).isfinite() & logits.amin(-1).isfinite()
+        tokens: list[int] = torch.where(finite, best, BROKEN).tolist()
+        if drawn:
+            for row, token in zip(drawn, draw(scores, filters, [tokens[row] for row in drawn]), strict=True):
+                tokens[row] = token
+        logprobs = _logprobs(logits, tokens, sequences)
+        samples: list[Sample | GenerationFailed] = []
+        for row, (token, sequence) in enumerate(zip(tokens, sequences, strict=True)):
+            if token == BROKEN:
+                samples.append(GenerationFailed("the model gave logits that are not finite numbers"))
+                continue
+            count(sequence, token)
+            samples.append(Sample(token, logprobs.get(row)))
+        return samples
 
 
-def _forbid(scores: torch.Tensor, ids: frozenset[int]) -> torch.Tensor:
-    scores = scores.clone()
-    scores[torch.tensor(sorted(i for i in ids if i < len(scores)), dtype=torch.long, device=scores.device)] = -torch.inf
-    return scores
+def _tempered(scores: torch.Tensor, sequences: list[Sequence]) -> tuple[torch.Tensor, Filters]:
+    params = [sequence.params for sequence in sequences]
+    filters = Filters(
+        shares=[uniform(sequence.seed_key, sequence.length) for sequence in sequences],
+        top_k=[p.top_k for p in params],
+        top_p=[p.top_p for p in params],
+        min_p=[p.min_p for p in params],
+    )
+    temperatures = to_device([p.temperature for p in params], scores.dtype, scores.device)[:, None]
+    return (scores - scores.amax(-1, keepdim=True)) / temperatures, filters
 
 
-def _logprobs(logits: torch.Tensor, token: int, count: int | None) -> SampledLogprobs | None:
-    if count is None:
-        return None
-    logprobs = logits.log_softmax(-1)
-    values, ids = logprobs.topk(min(count, len(logprobs)))
-    top = tuple(TokenLogprob(int(i), float(v)) for i, v in zip(ids, values, strict=True))
-    return SampledLogprobs(TokenLogprob(token, float(logprobs[token])), top)
+def _logprobs(logits: torch.Tensor, tokens: list[int], sequences: Ordered[Sequence]) -> dict[int, SampledLogprobs]:
+    """By row, of those that ask for them."""
+    asked = [
+        (row, token, s.params.logprobs)
+        for row, (token, s) in enumerate(zip(tokens, sequences, strict=True))
+        if s.params.logprobs is not None and token != BROKEN
+    ]
+    if not asked:
+        return {}
+    rows, chosen, counts = zip(*asked, strict=True)
+    every = logits[to_device(rows, torch.int64, logits.device)].log_softmax(-1)
+    values, ids = every.topk(min(max(counts), every.shape[-1]))
+    of_chosen = every.gather(-1, to_device(chosen, torch.int64, logits.device)[:, None])
+    result = {}
+    for row, token, most, best, names, (own,) in zip(
+        rows, chosen, counts, values.tolist(), ids.tolist(), of_chosen.tolist(), strict=True
+    ):
+        top = tuple(TokenLogprob(i, value) for i, value in zip(names[:most], best[:most], strict=True))
+        result[row] = SampledLogprobs(TokenLogprob(token, own), top)
+    return result

@@ -13,6 +13,7 @@ from pipeline.driver import merge
 from pipeline.engine.engine import Engine, TokenOutput
 from pipeline.engine.sampler import Sample, Sampler
 from pipeline.engine.sequence import Sequence
+from pipeline.errors import GenerationFailed
 from pipeline.generator import Answer, Generator
 from pipeline.types import Delta, MediaSpan, Prompt, SamplingParams
 from tests.golden import reference
@@ -45,6 +46,14 @@ def golden_prompt() -> tuple[Prompt, list[torch.Tensor]]:
     return Prompt(ids, spans), [image, audio]
 
 
+def sample_one(sampler: Sampler, logits: torch.Tensor, sequence: Sequence) -> Sample:
+    """logits: [vocab]."""
+    (sample,) = sampler.sample(logits[None], [sequence])
+    if isinstance(sample, GenerationFailed):
+        raise sample
+    return sample
+
+
 def drain(engine: Engine, limit: int = 5000) -> dict[int, list[TokenOutput]]:
     """Steps until idle. What each sequence put out; each one must have ended once, as its last."""
     outputs: dict[int, list[TokenOutput]] = defaultdict(list)
@@ -69,9 +78,10 @@ def script(generator: Generator, *answers: list[int]) -> None:
     and the rest of the sampler (logprobs) still run."""
     sampler = generator.engine.sampler
 
-    def sample(logits: torch.Tensor, sequence: Sequence) -> Sample:
-        said = answers[sequence.seed_key[1] % len(answers)]
-        return replace(Sampler.sample(sampler, logits, sequence), token_id=said[len(sequence.output)])
+    def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sample | GenerationFailed]:
+        said = [answers[s.seed_key[1] % len(answers)][len(s.output)] for s in sequences]
+        samples = Sampler.sample(sampler, logits, sequences)
+        return [replace(s, token_id=i) if isinstance(s, Sample) else s for s, i in zip(samples, said, strict=True)]
 
     sampler.sample = sample  # type: ignore[method-assign]
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.draw import FIRST_LOOK, draw
+from pipeline.engine.draw import FIRST_LOOK, Filters, draw, look
 
 
 def reference(scores: torch.Tensor, share: float, top_k: int, top_p: float, min_p: float) -> int:
@@ -27,6 +27,13 @@ def reference(scores: torch.Tensor, share: float, top_k: int, top_p: float, min_
     sums = np.cumsum(weights)
     chosen = int(np.searchsorted(sums, share * sums[-1], side="right"))
     return int(order[min(chosen, np.flatnonzero(weights)[-1])])
+
+
+def drawn(scores: torch.Tensor, share: float, *, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> int:
+    """One row's token, by as many looks as it takes."""
+    filters = Filters([share], [top_k], [top_p], [min_p])
+    (token,) = draw(scores[None], filters, look(scores[None], filters).tolist())
+    return token
 
 
 def scores_of(seed: int, size: int, spread: float) -> torch.Tensor:
@@ -47,7 +54,7 @@ def test_the_token_is_that_of_the_sorted_vocabulary(
 ) -> None:
     scores = scores_of(seed, size, spread)
     wanted = reference(scores, share, min(top_k, size), top_p, min_p)
-    assert draw(scores, share, top_k=top_k, top_p=top_p, min_p=min_p) == wanted
+    assert drawn(scores, share, top_k=top_k, top_p=top_p, min_p=min_p) == wanted
 
 
 @contextmanager
@@ -84,7 +91,7 @@ def test_the_vocabulary_is_sorted_only_where_nothing_less_will_do(
 ) -> None:
     scores = scores_of(1, 49152, spread)
     with looked_at() as seen:
-        draw(scores, share, **{"top_k": 0, "top_p": 1.0, "min_p": 0.0, **filters})  # type: ignore[arg-type]
+        drawn(scores, share, **filters)  # type: ignore[arg-type]
     assert seen == looks
 
 
@@ -92,6 +99,31 @@ def test_forbidden_tokens_are_never_drawn() -> None:
     scores = torch.full((500,), -torch.inf)
     scores[[7, 300]] = torch.tensor([1.0, 0.5])
     for share in (0.0, 0.3, 0.7, 0.999999):
-        assert draw(scores, share, top_k=0, top_p=1.0, min_p=0.0) in (7, 300)
-    assert draw(scores, 0.0, top_k=0, top_p=1.0, min_p=0.0) == 7
-    assert draw(scores, 0.999999, top_k=0, top_p=1.0, min_p=0.0) == 300
+        assert drawn(scores, share) in (7, 300)
+    assert drawn(scores, 0.0) == 7
+    assert drawn(scores, 0.999999) == 300
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 0.999999),
+            st.sampled_from([0, 1, 50, 64, 100, 4000]),
+            st.sampled_from([0.0, 0.1, 0.8, 0.999, 1.0]),
+            st.sampled_from([0.0, 0.001, 0.3]),
+            st.sampled_from([0.01, 1.0, 10.0]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(0, 10_000),
+)
+def test_rows_of_every_kind_in_one_look(rows: list[tuple[float, int, float, float, float]], seed: int) -> None:
+    scores = torch.stack([scores_of(seed + i, 3000, spread) for i, (*_, spread) in enumerate(rows)])
+    filters = Filters(*(list(column) for column in list(zip(*rows, strict=True))[:4]))
+    together = draw(scores, filters, look(scores, filters).tolist())
+    wanted = [
+        reference(row, share, min(top_k, 3000), top_p, min_p)
+        for row, (share, top_k, top_p, min_p, _) in zip(scores, rows, strict=True)
+    ]
+    assert together == wanted

@@ -352,10 +352,10 @@ class TestIsolation:
         self.add_three(engine)
         original = engine.sampler.sample
 
-        def sample(logits: torch.Tensor, sequence: Any) -> Any:
-            if sequence.id == 1 and len(sequence.output) >= after:
+        def sample(logits: torch.Tensor, sequences: Any) -> Any:
+            if any(s.id == 1 and len(s.output) >= after for s in sequences):
                 raise RuntimeError("sampler failed")
-            return original(logits, sequence)
+            return original(logits, sequences)
 
         engine.sampler.sample = sample  # type: ignore[method-assign]
         self.check(make, engine)
@@ -366,10 +366,10 @@ class TestIsolation:
         bad = engine.add(text_prompt(9), [], greedy(5))
         original = engine.sampler.sample
 
-        def sample(logits: torch.Tensor, sequence: Any) -> Any:
-            if sequence.id == bad:
+        def sample(logits: torch.Tensor, sequences: Any) -> Any:
+            if any(s.id == bad for s in sequences):
                 raise RuntimeError("sampler failed")
-            return original(logits, sequence)
+            return original(logits, sequences)
 
         engine.sampler.sample = sample  # type: ignore[method-assign]
         outputs = drain(engine)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine, EngineConfig
 from pipeline.engine.memory import CacheBudget
-from pipeline.engine.sampler import Sampler, uniform
+from pipeline.engine.sampler import Sample, Sampler, uniform
 from pipeline.engine.sequence import Sequence
 from pipeline.errors import GenerationFailed
 from pipeline.model.decoder import DecoderModel
 from pipeline.types import MediaSpan, Prompt, SamplingParams
-from tests.pipeline.helpers import drain, sampled, text_prompt, tokens
+from tests.pipeline.helpers import drain, sample_one, sampled, text_prompt, tokens
 
 VOCAB = 24
 
@@ -70,7 +70,7 @@ def distribution(scores: np.ndarray, params: SamplingParams) -> np.ndarray:
 def draws(scores: torch.Tensor, count: int, **params: Any) -> list[int]:
     """Independent draws: the same logits at `count` positions."""
     sampler = Sampler([])
-    return [sampler.sample(scores, sequence([1] * n, seed=99, **params)).token_id for n in range(1, count + 1)]
+    return [sample_one(sampler, scores, sequence([1] * n, seed=99, **params)).token_id for n in range(1, count + 1)]
 
 
 def chi_square(drawn: list[int], p: np.ndarray) -> tuple[float, int]:
@@ -89,7 +89,7 @@ class TestGreedy:
     @given(st.integers(0, 1000))
     def test_the_most_probable(self, seed: int) -> None:
         scores = logits(seed)
-        token = Sampler([]).sample(scores, sequence(temperature=0, top_k=3, top_p=0.1, seed=seed)).token_id
+        token = sample_one(Sampler([]), scores, sequence(temperature=0, top_k=3, top_p=0.1, seed=seed)).token_id
         assert token == int(scores.argmax())
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -98,13 +98,13 @@ class TestGreedy:
         scores[3] = value
         for temperature in (0.0, 1.0):
             with pytest.raises(GenerationFailed, match="finite"):
-                Sampler([]).sample(scores, sequence(temperature=temperature))
+                sample_one(Sampler([]), scores, sequence(temperature=temperature))
 
     def test_the_logits_are_left_as_they_are(self) -> None:
         scores = logits(0)
         kept = scores.clone()
         made = sequence(output=[4, 5], repetition_penalty=2.0, frequency_penalty=1.0, min_tokens=9, temperature=0)
-        Sampler([1]).sample(scores, made)
+        sample_one(Sampler([1]), scores, made)
         assert torch.equal(scores, kept)
 
 
@@ -130,7 +130,7 @@ class TestFilters:
             point = uniform(made.seed_key, made.length)
             if np.abs(sums - point).min() < 1e-5:
                 continue  # on the border, where rounding decides
-            assert Sampler([]).sample(scores, made).token_id == order[np.searchsorted(sums, point, side="right")]
+            assert sample_one(Sampler([]), scores, made).token_id == order[np.searchsorted(sums, point, side="right")]
 
     @pytest.mark.parametrize(
         "params",
@@ -201,14 +201,14 @@ class TestPenalties:
             frequency_penalty=frequency,
             temperature=0,
         )
-        token = Sampler([]).sample(scores, made).token_id
+        token = sample_one(Sampler([]), scores, made).token_id
         assert wanted[token] == pytest.approx(wanted.max(), abs=1e-5)
 
     def test_the_sampled_tokens_are_counted_as_they_come(self) -> None:
         sampler, scores = Sampler([]), torch.zeros(VOCAB)
         made = sequence([0], presence_penalty=1.0, temperature=0)
         for _ in range(VOCAB):
-            made.output.append(sampler.sample(scores, made).token_id)
+            made.output.append(sample_one(sampler, scores, made).token_id)
         assert sorted(made.output) == list(range(VOCAB)), "each token is penalized once it has been used"
 
     def test_media_placeholders_are_no_text(self) -> None:
@@ -217,14 +217,14 @@ class TestPenalties:
         made = sequence(
             [5, 0, 0, 6], spans=(MediaSpan(1, 2, 0, 0),), repetition_penalty=5.0, presence_penalty=0.0, temperature=0
         )
-        assert Sampler([]).sample(scores, made).token_id == 0
+        assert sample_one(Sampler([]), scores, made).token_id == 0
 
     @pytest.mark.parametrize("temperature", [0.0, 1.0])
     def test_a_prompt_of_media_alone(self, temperature: float) -> None:
         """Nothing has been seen yet: the repetition penalty changes nothing."""
         made = sequence([0, 0], spans=(MediaSpan(0, 2, 0, 0),), repetition_penalty=1.2, temperature=temperature)
         plain = sequence([0, 0], temperature=temperature)
-        assert Sampler([]).sample(logits(0), made) == Sampler([]).sample(logits(0), plain)
+        assert sample_one(Sampler([]), logits(0), made) == sample_one(Sampler([]), logits(0), plain)
 
 
 class TestMinTokens:
@@ -234,19 +234,19 @@ class TestMinTokens:
         scores[[7, 9]] = 20.0
         sampler = Sampler([7])
         params = {"min_tokens": 2, "temperature": temperature, "stop_ids": frozenset({7, 9})}
-        assert sampler.sample(scores, sequence(output=[1], **params)).token_id not in (7, 9)
-        assert sampler.sample(scores, sequence(output=[1, 1], **params)).token_id in (7, 9)
+        assert sample_one(sampler, scores, sequence(output=[1], **params)).token_id not in (7, 9)
+        assert sample_one(sampler, scores, sequence(output=[1, 1], **params)).token_id in (7, 9)
 
     def test_stop_ids_beyond_the_vocabulary(self) -> None:
         made = sequence(min_tokens=2, temperature=0, stop_ids=frozenset({10**6}))
-        assert Sampler([10**6]).sample(logits(0), made).token_id == int(logits(0).argmax())
+        assert sample_one(Sampler([10**6]), logits(0), made).token_id == int(logits(0).argmax())
 
 
 class TestLogprobs:
     def test_they_are_of_the_raw_distribution(self) -> None:
         scores = logits(1)
         made = sequence(output=[2], temperature=0.5, top_k=2, repetition_penalty=3.0, logprobs=4)
-        sample = Sampler([]).sample(scores, made)
+        sample = sample_one(Sampler([]), scores, made)
         wanted = scores.numpy().astype(np.float64)
         wanted = wanted - np.log(np.exp(wanted).sum())
         assert sample.logprobs is not None
@@ -258,12 +258,12 @@ class TestLogprobs:
 
     @pytest.mark.parametrize(("asked", "given"), [(0, 0), (3, 3), (1000, VOCAB)])
     def test_how_many(self, asked: int, given: int) -> None:
-        sample = Sampler([]).sample(logits(1), sequence(temperature=0, logprobs=asked))
+        sample = sample_one(Sampler([]), logits(1), sequence(temperature=0, logprobs=asked))
         assert sample.logprobs is not None
         assert len(sample.logprobs.top) == given
 
     def test_none(self) -> None:
-        assert Sampler([]).sample(logits(1), sequence(temperature=0)).logprobs is None
+        assert sample_one(Sampler([]), logits(1), sequence(temperature=0)).logprobs is None
 
 
 class TestSeeds:
@@ -285,8 +285,8 @@ class TestSeeds:
         assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.06
 
     def test_the_same_seed_and_position_draw_the_same(self) -> None:
-        first = Sampler([]).sample(logits(2), sequence([1, 2, 3], [4], seed=5)).token_id
-        again = Sampler([]).sample(logits(2), sequence([9, 9], [8, 7], seed=5)).token_id
+        first = sample_one(Sampler([]), logits(2), sequence([1, 2, 3], [4], seed=5)).token_id
+        again = sample_one(Sampler([]), logits(2), sequence([9, 9], [8, 7], seed=5)).token_id
         assert first == again
 
 
@@ -329,5 +329,36 @@ class TestBatchMates:
 @pytest.mark.parametrize("temperature", [1e-3, 1e-10, 1e-40, 5e-324])
 def test_tiny_temperatures_are_greedy(temperature: float) -> None:
     scores = logits(5)
-    drawn = Sampler([]).sample(scores, sequence(temperature=temperature, seed=1)).token_id
+    drawn = sample_one(Sampler([]), scores, sequence(temperature=temperature, seed=1)).token_id
     assert drawn == int(scores.argmax())
+
+
+class TestBatches:
+    def test_requests_of_every_kind_beside_each_other(self) -> None:
+        """What each one says is what it says alone, log-probabilities included."""
+        kinds: list[dict[str, Any]] = [
+            {"temperature": 0},
+            {"seed": 1, "logprobs": 3},
+            {"seed": 2, "top_k": 4, "output": [3, 3, 5], "repetition_penalty": 1.7},
+            {"temperature": 0, "logprobs": 0, "output": [3], "min_tokens": 4, "stop_ids": frozenset([9])},
+            {"seed": 3, "temperature": 2.5, "top_p": 0.5, "output": [1, 2], "frequency_penalty": 0.8, "logprobs": 24},
+            {"seed": 4, "min_p": 0.1, "presence_penalty": -1.0},
+        ]
+        scores = torch.stack([logits(10 + i) for i in range(len(kinds))])
+        sampler = Sampler([7])
+        alone = [sample_one(sampler, row, sequence(**kind)) for row, kind in zip(scores, kinds, strict=True)]
+        assert sampler.sample(scores, [sequence(**kind) for kind in kinds]) == alone
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+    def test_one_whose_logits_are_no_numbers(self, value: float) -> None:
+        kinds: list[dict[str, Any]] = [{"temperature": 0}, {"seed": 1, "logprobs": 2}, {"seed": 2}, {"seed": 3}]
+        scores = torch.stack([logits(i) for i in range(4)])
+        alone = [sample_one(Sampler([]), row, sequence(**kind)) for row, kind in zip(scores, kinds, strict=True)]
+        scores[2, 11] = value
+        samples = Sampler([]).sample(scores, [sequence(**kind) for kind in kinds])
+        assert isinstance(samples.pop(2), GenerationFailed)
+        assert samples == [*alone[:2], alone[3]]
+
+    def test_very_large_logits_are_numbers(self) -> None:
+        scores = torch.tensor([3e38, 3e38, -1.0])[None]
+        assert Sampler([]).sample(scores, [sequence(temperature=0)]) == [Sample(0, None)]
