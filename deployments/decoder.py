@@ -34,6 +34,7 @@ class LanguageDecoder:
             dtype=args.dtype,
             attention=args.attention,
             weights=args.weights,
+            cuda_graphs=args.cuda_graphs,
             engine=EngineConfig(
                 kv_cache=engine.kv_cache,
                 block_size=engine.block_size,

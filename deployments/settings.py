@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.engine.memory import CacheBudget
+from pipeline.types import WeightStorage
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -57,14 +58,17 @@ class EngineArgs(Settings):
 class AppArgs(Settings):
     """`checkpoint` is a directory in the released layout; a relative path starts at the project's
     folder. `model` is the name that clients send. `weights` is how the decoder keeps its weights on a CPU (it computes
-    in `dtype`): auto is bfloat16 where the checkpoint's lose nothing by it, else float32; int8 loses a little."""
+    in `dtype`): auto is bfloat16 where the checkpoint's lose nothing by it, else float32; int8 loses a little.
+    `cuda_graphs`: on a GPU with flash-attn the decoder's small kernels are compiled and its steps captured at the
+    start; false starts sooner."""
 
     checkpoint: str
     model: str = "megrez-omni"
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["auto", "native", "torch", "flash"] = "auto"
-    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    weights: WeightStorage = "auto"
+    cuda_graphs: bool = True
     engine: EngineArgs = EngineArgs()
 
     @model_validator(mode="after")

@@ -12,7 +12,6 @@ from pathlib import Path
 from .engine.engine import Engine, EngineConfig, TokenOutput
 from .errors import CheckpointError
 from .model.decoder_stage import load_decoder
-from .model.native_decoder import WeightStorage
 from .processing.chat import build_prompt
 from .processing.tokenizer import TextStream, Tokenizer
 from .types import (
@@ -26,6 +25,7 @@ from .types import (
     SamplingParams,
     TokenLogprob,
     TokenText,
+    WeightStorage,
 )
 
 
@@ -87,11 +87,14 @@ class Generator:
         dtype: str = "float32",
         attention: str = "auto",
         weights: WeightStorage = "auto",
+        cuda_graphs: bool = True,
         engine: EngineConfig | None = None,
     ) -> Generator:
         """Loads the language stage of a checkpoint: its tensors only. Raises CheckpointError."""
         tokenizer = Tokenizer(path)
-        config, model = load_decoder(path, device=device, dtype=dtype, attention=attention, weights=weights)
+        config, model = load_decoder(
+            path, device=device, dtype=dtype, attention=attention, weights=weights, cuda_graphs=cuda_graphs
+        )
         if tokenizer.vocab_size > config.decoder.vocab_size:
             raise CheckpointError(
                 f"checkpoint {path}: the tokenizer has {tokenizer.vocab_size} tokens, "

@@ -18,7 +18,18 @@ from .engine.engine import EngineConfig
 from .errors import GenerationFailed, InvalidRequest
 from .generator import Answer, Generator
 from .processing.image import check_size, to_rgb
-from .types import AudioEmbeds, Delta, ImageEmbeds, MediaEmbeds, MediaSpan, Message, Prompt, Role, SamplingParams
+from .types import (
+    AudioEmbeds,
+    Delta,
+    ImageEmbeds,
+    MediaEmbeds,
+    MediaSpan,
+    Message,
+    Prompt,
+    Role,
+    SamplingParams,
+    WeightStorage,
+)
 
 Segment = Sequence[int] | torch.Tensor
 """A part of a prompt: token ids, or embeds [n, D]."""
@@ -46,15 +57,17 @@ class Omni:
         device: str = "cpu",
         dtype: str = "float32",
         attention: str = "auto",
+        weights: WeightStorage = "auto",
         engine: EngineConfig | None = None,
     ) -> Omni:
-        """`path`: a directory in the released layout. Raises CheckpointError."""
+        """`path`: a directory in the released layout; `weights`: how the decoder keeps its own. Raises
+        CheckpointError."""
         kind: dict[str, Any] = {"device": device, "dtype": dtype, "attention": attention}
         return cls(
             ModelConfig.from_pretrained(path),
             VisionStage.from_pretrained(path, **kind),
             AudioStage.from_pretrained(path, **kind),
-            Generator.from_pretrained(path, engine=engine, **kind),
+            Generator.from_pretrained(path, weights=weights, engine=engine, **kind),
         )
 
     def encode_image(self, image: ImageSource) -> torch.Tensor:

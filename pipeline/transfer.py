@@ -1,4 +1,4 @@
-"""From the host's lists to a device's tensors."""
+"""From the host's memory to a device's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import torch
 
 
 def to_device(values: Sequence[int] | Sequence[float], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A tensor of `values`. To a GPU it goes from pinned memory: nobody waits for the copy."""
-    tensor = torch.tensor(values, dtype=dtype)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    """A tensor of `values`."""
+    return moved(torch.tensor(values, dtype=dtype), device)
+
+
+def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The tensor on `device`. To a GPU it goes from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, dtype, non_blocking=True)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 Modality = Literal["image", "audio"]
 Role = Literal["system", "user", "assistant"]
+WeightStorage = Literal["auto", "float32", "bfloat16", "int8"]
+"""How a decoder on the native kernels keeps its weights; it computes in float32. auto: bfloat16 where that loses
+nothing, else float32."""
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 

@@ -243,11 +243,11 @@ class Engine:
             return [self._fail(chunk.sequence, error)]
 
     def _fail(self, sequence: Sequence, error: Exception) -> TokenOutput:
-        log.error("sequence %d failed: %r", sequence.id, error)
-        if not isinstance(error, MegrezError):  # not this sequence's fault, then
-            self.failures += 1
+        unexpected = not isinstance(error, MegrezError)  # not this sequence's fault, then
+        log.error("sequence %d failed: %r", sequence.id, error, exc_info=error if unexpected else None)
+        self.failures += unexpected
         self.finish(sequence.id, "error", forget=True)
-        message = str(error) if isinstance(error, MegrezError) else "the model failed on this request"
+        message = "the model failed on this request" if unexpected else str(error)
         return TokenOutput(sequence.id, None, None, "error", message)
 
     def _sample(self, sequences: list[Sequence], logits: torch.Tensor) -> list[TokenOutput]:

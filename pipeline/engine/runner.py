@@ -9,6 +9,7 @@ import torch
 
 from ..config import DecoderConfig
 from ..model.attention import PagedBatch
+from ..transfer import moved, to_device
 from .blocks import BlockManager
 from .scheduler import Chunk
 
@@ -77,7 +78,7 @@ class Runner:
             end += chunk.length
             if chunk.samples:
                 ends.append(end - 1)
-        return self.model.logits(hidden[ends])
+        return self.model.logits(hidden[to_device(ends, torch.int64, self.device)])
 
     @torch.inference_mode()
     def all_logits(self, chunk: Chunk) -> torch.Tensor:
@@ -92,15 +93,15 @@ class Runner:
         batch = PagedBatch(
             query_lens=tuple(c.length for c in chunks),
             context_lens=tuple(c.stop for c in chunks),
-            block_tables=torch.tensor(tables, dtype=torch.int32, device=self.device),
-            slot_mapping=torch.tensor(slots, device=self.device),
+            block_tables=moved(torch.tensor(tables, dtype=torch.int32), self.device),
+            slot_mapping=to_device(slots, torch.int64, self.device),
         )
-        return self.model(self._embed(chunks), torch.tensor(positions, device=self.device), self.cache, batch)
+        return self.model(self._embed(chunks), to_device(positions, torch.int64, self.device), self.cache, batch)
 
     def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
         """Token embeddings [T, D], with each medium's rows at its places."""
         ids = [t for chunk in chunks for t in chunk.sequence.tokens(chunk.start, chunk.stop)]
-        embeds = self.model.embed(torch.tensor(ids, device=self.device))
+        embeds = self.model.embed(to_device(ids, torch.int64, self.device))
         base = 0
         for chunk in chunks:
             for span in chunk.sequence.prompt.spans:
@@ -109,6 +110,6 @@ class Runner:
                     row = span.offset + first - span.start
                     rows = self._media[chunk.sequence.id][span.media][row : row + last - first]
                     at = base + first - chunk.start
-                    embeds[at : at + last - first] = rows.to(embeds)
+                    embeds[at : at + last - first] = moved(rows, embeds.device, embeds.dtype)
             base += chunk.length
         return embeds

@@ -12,8 +12,10 @@ imports flash-attn, and only when it is made.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import MegrezError
+from ..transfer import to_device
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +36,7 @@ class Packing:
 
     def cumulative(self, device: torch.device) -> torch.Tensor:
         """int32 [sequences + 1], beginning with 0."""
-        ends = torch.tensor((0, *self.lengths), dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return ends.to(device)
+        return to_device([0, *itertools.accumulate(self.lengths)], torch.int32, device)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class PagedBatch:
 
     Sequence i contributes `query_lens[i]` new tokens, packed in order, and has `context_lens[i]`
     tokens in the cache once they are written. `block_tables` is int32 [sequences, max blocks],
-    `slot_mapping` int64 [T]: block * block_size + offset for each new token.
+    `slot_mapping` int64 [T]: block * block_size + offset for each new token. What kernels want of the lengths on the
+    device is copied there once, for all layers.
     """
 
     query_lens: tuple[int, ...]
@@ -51,10 +54,32 @@ class PagedBatch:
     block_tables: torch.Tensor
     slot_mapping: torch.Tensor
 
+    @property
+    def decodes(self) -> bool:
+        """Whether each sequence adds one token."""
+        return max(self.query_lens) == 1
+
+    @cached_property
+    def contexts(self) -> torch.Tensor:
+        """`context_lens` as int32 [sequences]."""
+        return to_device(self.context_lens, torch.int32, self.block_tables.device)
+
+    @cached_property
+    def query_ends(self) -> torch.Tensor:
+        """int32 [sequences + 1], beginning with 0."""
+        return Packing(self.query_lens).cumulative(self.block_tables.device)
+
+    @cached_property
+    def context_ends(self) -> torch.Tensor:
+        return Packing(self.context_lens).cumulative(self.block_tables.device)
+
 
 class Attention(Protocol):
     block_size_multiple: int
     """The cache's block size must be a multiple of this."""
+    replayable: bool
+    """Whether `paged` looks at the device's tensors alone when each sequence adds one token: what was recorded for some
+    lengths is then right for others."""
 
     def varlen(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
@@ -77,6 +102,7 @@ class TorchAttention:
     """scaled_dot_product_attention, one call a sequence (encoders: one a run of equal lengths)."""
 
     block_size_multiple = 1
+    replayable = False
 
     def varlen(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
@@ -120,6 +146,7 @@ class FlashAttention:
     `flash_attn_with_kvcache` when each sequence adds one token. Half precision on CUDA only."""
 
     block_size_multiple = 256  # flash-attn 2's paged kernels take pages of k * 256 tokens
+    replayable = True
 
     def __init__(self) -> None:
         try:
@@ -135,18 +162,22 @@ class FlashAttention:
 
     def paged(self, q: torch.Tensor, k_cache: torch.Tensor, v_cache: torch.Tensor, batch: PagedBatch) -> torch.Tensor:
         out: torch.Tensor
-        if max(batch.query_lens) == 1:
-            lens = torch.tensor(batch.context_lens, dtype=torch.int32, device=q.device)
+        if batch.decodes:
             out = self._lib.flash_attn_with_kvcache(
-                q[:, None], k_cache, v_cache, cache_seqlens=lens, block_table=batch.block_tables, causal=True
+                q[:, None],
+                k_cache,
+                v_cache,
+                cache_seqlens=batch.contexts,
+                block_table=batch.block_tables,
+                causal=True,
             )
             return out[:, 0]
         out = self._lib.flash_attn_varlen_func(
             q,
             k_cache,
             v_cache,
-            Packing(batch.query_lens).cumulative(q.device),
-            Packing(batch.context_lens).cumulative(q.device),
+            batch.query_ends,
+            batch.context_ends,
             max(batch.query_lens),
             max(batch.context_lens),
             causal=True,

@@ -49,6 +49,20 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
+class Rotary(nn.Module):
+    """Rotates queries and keys; a module, so that it can be compiled into one kernel."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, rope: Rope) -> tuple[torch.Tensor, torch.Tensor]:
+        return rotate(q, *rope), rotate(k, *rope)
+
+
+class Gate(nn.Module):
+    """SwiGLU (Shazeer, "GLU variants improve transformer", 2020) without its products; compiled likewise."""
+
+    def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        return F.silu(gate) * up
+
+
 class SelfAttention(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -58,10 +72,12 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(d, config.num_key_value_heads * size, bias=False)
         self.v_proj = nn.Linear(d, config.num_key_value_heads * size, bias=False)
         self.o_proj = nn.Linear(config.num_attention_heads * size, d, bias=False)
+        self.rotary = Rotary()
 
     def forward(self, x: torch.Tensor, rope: Rope, attend: Attend) -> torch.Tensor:
         q, k, v = (p(x).unflatten(-1, (-1, self.size)) for p in (self.q_proj, self.k_proj, self.v_proj))
-        return self.o_proj(attend(rotate(q, *rope), rotate(k, *rope), v).flatten(-2))
+        q, k = self.rotary(q, k, rope)
+        return self.o_proj(attend(q, k, v).flatten(-2))
 
 
 class MLP(nn.Module):
@@ -70,9 +86,10 @@ class MLP(nn.Module):
         d, hidden = config.hidden_size, config.intermediate_size
         self.gate_proj, self.up_proj = nn.Linear(d, hidden, bias=False), nn.Linear(d, hidden, bias=False)
         self.down_proj = nn.Linear(hidden, d, bias=False)
+        self.gate = Gate()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.gate(self.gate_proj(x), self.up_proj(x)))
 
 
 class Layer(nn.Module):

@@ -1,4 +1,5 @@
-"""Which of the two decoders computes a checkpoint: native kernels on a CPU in float32, torch's modules elsewhere."""
+"""Which decoder computes a checkpoint: native kernels on a CPU in float32, torch's modules elsewhere, on a GPU with
+flash-attn compiled in pieces and replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -9,18 +10,27 @@ import torch
 
 from ..config import ModelConfig
 from ..errors import MegrezError
+from ..types import WeightStorage
 from .attention import make_attention
 from .decoder import DecoderModel
-from .native_decoder import NativeDecoder, WeightStorage, misfit
+from .graphed_decoder import GraphedDecoder, fuse
+from .native_decoder import NativeDecoder, misfit
 from .weights import load_stage, torch_dtype
 
 log = logging.getLogger(__name__)
 
 
 def load_decoder(
-    path: str | Path, *, device: str, dtype: str, attention: str, weights: WeightStorage = "auto"
-) -> tuple[ModelConfig, DecoderModel | NativeDecoder]:
-    """A checkpoint's configuration and its language stage. `attention`: auto, native, torch or flash.
+    path: str | Path,
+    *,
+    device: str,
+    dtype: str,
+    attention: str,
+    weights: WeightStorage = "auto",
+    cuda_graphs: bool = True,
+) -> tuple[ModelConfig, DecoderModel | NativeDecoder | GraphedDecoder]:
+    """A checkpoint's configuration and its language stage. `attention`: auto, native, torch or flash. `cuda_graphs`:
+    false compiles and captures nothing.
 
     Raises CheckpointError, and MegrezError for what doesn't fit together.
     """
@@ -37,4 +47,9 @@ def load_decoder(
     kernel = make_attention("torch" if native else attention, target, kind)
     stored = None if native else kind  # packed from what is in the files, layer by layer
     model = load_stage(lambda: DecoderModel(config.decoder, kernel), path, dtype=stored, device=target)
-    return config, NativeDecoder(model, weights) if native else model
+    if native:
+        return config, NativeDecoder(model, weights)
+    if target.type == "cuda" and kernel.replayable and cuda_graphs:
+        fuse(model)
+        return config, GraphedDecoder(model)
+    return config, model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -19,14 +19,11 @@ from ..native.forward import PHASES, Batch, Buffers, Weights
 from ..native.packing import Packed, Storage, allocate, exact_in_bfloat16, pack
 from ..native.team import Team
 from ..native.tile import LANES
+from ..types import WeightStorage
 from .attention import PagedBatch
 from .decoder import DecoderModel, Layer, rope_tables
 
 log = logging.getLogger(__name__)
-
-WeightStorage = Literal["auto", "float32", "bfloat16", "int8"]
-"""How weights are kept; computed is in float32. auto: bfloat16 where that loses nothing, else float32."""
-
 
 SLOW_WARM_UP = 2.0  # seconds: loading takes less
 

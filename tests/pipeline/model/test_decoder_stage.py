@@ -12,7 +12,8 @@ from pipeline.errors import CheckpointError, MegrezError
 from pipeline.model.attention import TorchAttention
 from pipeline.model.decoder import DecoderModel
 from pipeline.model.decoder_stage import load_decoder
-from pipeline.model.native_decoder import NativeDecoder, WeightStorage
+from pipeline.model.native_decoder import NativeDecoder
+from pipeline.types import WeightStorage
 from tests.golden import relative_error
 
 from .texts import Texts

@@ -18,9 +18,10 @@ from pipeline.errors import MegrezError
 from pipeline.model import native_decoder
 from pipeline.model.attention import TorchAttention
 from pipeline.model.decoder import DecoderModel
-from pipeline.model.native_decoder import NativeDecoder, WeightStorage, misfit
+from pipeline.model.native_decoder import NativeDecoder, misfit
 from pipeline.model.weights import load_stage
 from pipeline.native.packing import Packed, pack
+from pipeline.types import WeightStorage
 from tests.golden import reference, relative_error
 from tests.pipeline.helpers import drain, golden_prompt, greedy, tokens
 

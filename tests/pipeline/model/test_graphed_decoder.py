@@ -1,0 +1,200 @@
+"""CUDA graphs without CUDA: what a graph would run is run again, on the same static tensors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config import ModelConfig
+from pipeline.engine.engine import Engine, EngineConfig
+from pipeline.engine.memory import CacheBudget
+from pipeline.model.attention import FlashAttention, PagedBatch, TorchAttention
+from pipeline.model.decoder import DecoderModel, KVCache
+from pipeline.model.graphed_decoder import GraphedDecoder, fuse
+from pipeline.model.weights import load_stage
+from pipeline.types import MediaSpan, SamplingParams
+from tests.pipeline.helpers import drain, greedy, text_prompt
+
+from . import fake_device, flash_stand_in
+
+BLOCK = 256
+
+
+class Recorder:
+    """Runs a function when it is captured, and again into the same result when it is replayed."""
+
+    def __init__(self) -> None:
+        self.captured = 0
+        self.replays: list[int] = []
+
+    def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        self.captured += 1
+        out = function()
+
+        def replay() -> None:
+            self.replays.append(len(out))
+            out.copy_(function())
+
+        return replay, out
+
+
+@pytest.fixture
+def model(golden_path: Path, monkeypatch: pytest.MonkeyPatch) -> DecoderModel:
+    monkeypatch.setitem(sys.modules, "flash_attn", flash_stand_in.module())
+    config = ModelConfig.from_pretrained(golden_path).decoder
+    cpu = torch.device("cpu")
+    return load_stage(lambda: DecoderModel(config, FlashAttention()), golden_path, dtype=torch.bfloat16, device=cpu)
+
+
+def decodes(lengths: list[int], tables: list[list[int]]) -> PagedBatch:
+    """Each sequence adds the token that makes it so long."""
+    slots = [t[(n - 1) // BLOCK] * BLOCK + (n - 1) % BLOCK for n, t in zip(lengths, tables, strict=True)]
+    return PagedBatch((1,) * len(lengths), tuple(lengths), torch.tensor(tables, dtype=torch.int32), torch.tensor(slots))
+
+
+def made(model: DecoderModel) -> tuple[GraphedDecoder, Recorder, KVCache]:
+    """Over a cache of 9 blocks full of made-up keys and values."""
+    recorder = Recorder()
+    graphed = GraphedDecoder(model, recorder, ladder=(1, 2, 4, 8))
+    cache = graphed.new_cache(9, BLOCK)
+    assert cache.shape[2] == 10, "one more for padding"
+    graphed.warm_up(cache)
+    cache.copy_(torch.randn(cache.shape, generator=torch.Generator().manual_seed(0)))
+    return graphed, recorder, cache
+
+
+def test_steps_of_any_size_are_those_of_the_model(model: DecoderModel) -> None:
+    """One after the other, so that each finds in the static tensors what larger ones have left."""
+    graphed, recorder, cache = made(model)
+    rng = torch.Generator().manual_seed(1)
+    for count in (8, 3, 5, 1, 2, 7):
+        lengths = [300 + 7 * i for i in range(count)] if count < 4 else [5 + 30 * i for i in range(count)]
+        tables = [[(2 * i) % 9, (2 * i + 1) % 9] for i in range(count)] if count < 4 else [[i] for i in range(count)]
+        batch, positions = decodes(lengths, tables), torch.tensor(lengths) - 1
+        embeds = torch.randn(count, model.config.hidden_size, generator=rng).bfloat16()
+        before, wanted_cache = cache.clone(), cache.clone()
+        wanted = model(embeds, positions, wanted_cache, batch)
+        found = graphed(embeds, positions, cache, batch)
+        assert found.shape == wanted.shape
+        assert (found - wanted).float().norm() / wanted.float().norm() < 1e-2
+        assert (cache[:, :, :9] - wanted_cache[:, :, :9]).float().norm() / wanted_cache.float().norm() < 1e-2
+        # Beside the tokens' own slots nothing has changed but the first slot of the spare block.
+        changed = (cache != before).any(-1).any(-1).any(0).any(0).flatten().nonzero().flatten().tolist()
+        assert set(changed) - {9 * BLOCK} == set(batch.slot_mapping.tolist())
+    assert recorder.captured == 4
+    assert recorder.replays == [8, 4, 8, 1, 2, 8]
+
+
+@pytest.mark.parametrize("case", ["more than the ladder", "a prompt's chunk", "another cache"])
+def test_other_steps_are_not_replayed(model: DecoderModel, case: str) -> None:
+    graphed, recorder, cache = made(model)
+    lengths, query = [5] * 9, (1,) * 9
+    if case == "a prompt's chunk":
+        lengths, query = [5, 7], (1, 3)
+    if case == "another cache":
+        lengths, query, cache = [5], (1,), cache.clone()
+    slots = [i * BLOCK + n - q + j for i, (n, q) in enumerate(zip(lengths, query, strict=True)) for j in range(q)]
+    tables = torch.arange(len(lengths), dtype=torch.int32)[:, None]
+    batch = PagedBatch(query, tuple(lengths), tables, torch.tensor(slots))
+    embeds = torch.randn(len(slots), model.config.hidden_size).bfloat16()
+    positions = torch.tensor(slots) % BLOCK
+    wanted = model(embeds, positions, cache.clone(), batch)
+    assert torch.equal(graphed(embeds, positions, cache, batch), wanted)
+    assert recorder.replays == []
+
+
+def test_the_engine_over_graphs(model: DecoderModel) -> None:
+    """The tokens of the engine without graphs, where both computed the same batches."""
+    answers = []
+    for kind in (model, GraphedDecoder(model, Recorder(), ladder=(3,))):
+        engine = Engine(kind, EngineConfig(kv_cache=CacheBudget(blocks=6), max_batch_tokens=64), [])
+        for i, length in enumerate((40, 7, 300)):
+            engine.add(text_prompt(length, seed=i), [], greedy(12))
+        answers.append({i: [o.token_id for o in outputs] for i, outputs in drain(engine).items()})
+    assert answers[0] == answers[1]
+
+
+def test_attention_that_reads_lengths_on_the_host_has_no_graphs(golden_decoder: DecoderModel) -> None:
+    with pytest.raises(AssertionError):
+        GraphedDecoder(DecoderModel(golden_decoder.config, TorchAttention()), Recorder())
+
+
+def test_the_fused_pieces_compute_the_same(model: DecoderModel) -> None:
+    """And few graphs serve all layers and sizes: norms of hidden states, rotations, gates; one more where there is one
+    token."""
+    compiled: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    batches = [decodes([5 + i for i in range(n)], [[i] for i in range(n)]) for n in (4, 7, 3, 1)]
+    embeds = torch.randn(7, model.config.hidden_size).bfloat16()
+
+    def outcomes() -> list[torch.Tensor]:
+        cache = torch.zeros_like(model.new_cache(9, BLOCK))
+        return [model(embeds[: len(b.query_lens)], torch.tensor(b.context_lens) - 1, cache, b) for b in batches]
+
+    plain = outcomes()
+    fuse(model, backend)
+    for a, b in zip(plain, outcomes(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert 3 <= len(compiled) <= 8, "whatever the number of layers"
+
+
+class TestOnADevice:
+    """Nothing is computed: where tensors stand, what they look like, and when the host waits for them."""
+
+    def engine(self, config_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Engine:
+        monkeypatch.setitem(sys.modules, "flash_attn", fake_device.flash_attn())
+        config = ModelConfig.from_pretrained(config_path).decoder
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with device:
+                model = DecoderModel(config, FlashAttention())
+        finally:
+            torch.set_default_dtype(torch.float32)
+        graphed = GraphedDecoder(model, Recorder(), ladder=(1, 2, 4))
+        settings = EngineConfig(kv_cache=CacheBudget(blocks=8), max_batch_tokens=16, max_running=8)
+        return Engine(graphed, settings, [1])
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"temperature": 0.0},
+            {"temperature": 0.7, "seed": 1},
+            {"temperature": 1.0, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "seed": 1},
+            {"temperature": 0.0, "repetition_penalty": 1.2, "frequency_penalty": 0.1, "min_tokens": 3},
+        ],
+    )
+    def test_the_host_waits_for_nothing_but_the_tokens(
+        self, golden_path: Path, monkeypatch: pytest.MonkeyPatch, params: dict[str, float]
+    ) -> None:
+        """Prefill in chunks with media from the host, steps of both kinds, decodes with graphs and without."""
+        with fake_device.fake_device() as device, fake_device.answers(token=5) as asked:
+            engine = self.engine(golden_path, device, monkeypatch)
+            for i in range(6):
+                rules = SamplingParams(max_tokens=3 + i, ignore_eos=True, **params)  # type: ignore[arg-type]
+                prompt = replace(text_prompt(9 + 5 * i, seed=i), spans=(MediaSpan(3, 6, 0, 0),))
+                engine.add(prompt, [torch.empty(6, engine.runner.model.config.hidden_size)], rules)
+            steps = 0
+            while not engine.idle:
+                before = len(asked)
+                outputs = engine.step()
+                steps += 1
+                assert all(o.error is None for o in outputs), outputs
+                assert len(asked) - before == bool(outputs)
+            assert sum(asked) == sum(3 + i for i in range(6))
+            assert steps > 8
+
+    def test_what_would_wait_is_noticed(self, golden_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with fake_device.fake_device() as device:
+            engine = self.engine(golden_path, device, monkeypatch)
+            engine.add(text_prompt(9), [], greedy(2))
+            (output,) = engine.step()
+        assert output.finish_reason == "error"
