@@ -51,6 +51,7 @@ def float32_setups(args: argparse.Namespace, layouts: Layouts) -> list[Setup]:
     setups = [
         Setup(OURS, "megrez", here, layouts.released, {"weights": "float32"}),
         Setup("transformers", "transformers_generate", here, layouts.huggingface),
+        Setup("transformers batching", "transformers_batching", here, layouts.huggingface),
     ]
     if args.vllm:
         setups.append(Setup("vllm", "vllm_cpu", args.vllm, layouts.huggingface))

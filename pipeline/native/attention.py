@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from .matmul import product
-from .scalar import exp_negative
+from .matmul import NO, START, YES, product
+from .softmax import soften
 from .tile import LANES
 
 QUERY_ROWS = 24
@@ -40,8 +40,7 @@ class Scratch(NamedTuple):
     q: np.ndarray  # head size
     weights: np.ndarray  # block size
     out: np.ndarray  # head size
-    largest: np.ndarray  # 1
-    total: np.ndarray  # 1
+    kept: np.ndarray  # 2: the largest score yet, the sum of weights
 
 
 def new_cache(layers: int, blocks: int, kv_heads: int, block_size: int, head_size: int) -> Cache:
@@ -55,7 +54,7 @@ def new_scratch(threads: int, rows: int, block_size: int, head_size: int) -> Scr
     def empty(width: int) -> np.ndarray:
         return np.empty((threads, rows, width), np.float32)
 
-    return Scratch(empty(head_size), empty(block_size), empty(head_size), empty(1), empty(1))
+    return Scratch(empty(head_size), empty(block_size), empty(head_size), empty(2))
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -90,13 +89,13 @@ def attend(
     """
     rows = queries * heads
     mine, weights, sums = scratch.q[thread], scratch.weights[thread], scratch.out[thread]
-    largest, total = scratch.largest[thread], scratch.total[thread]
+    kept = scratch.kept[thread]
     width, size = mine.shape[1], weights.shape[1]
     for r in range(rows):
         at = (head * heads + r % heads) * width
         for i in range(width):
             mine[r, i], sums[r, i] = q[first + r // heads, at + i], _ZERO
-        largest[r, 0], total[r, 0] = _NEVER, _ZERO
+        kept[r, 0], kept[r, 1] = _NEVER, _ZERO
     end = position + queries  # of what the last query sees
     block = cache.keys.shape[2] * size * width
     for b in range((end + size - 1) // size):
@@ -105,52 +104,31 @@ def attend(
         ahead = (following - table[b]) * block
         tokens = min(size, end - b * size)
         panels = (tokens + LANES - 1) // LANES
-        product(mine, 0, width, rows, cache.keys, at, LANES * width, panels, ahead, width, weights, 0, size, False)
+        product(mine, START, width, rows, cache.keys, at, LANES * width, panels, ahead, width, weights, START, size, NO)
         for r in range(rows):
             seen = min(size, position + r // heads + 1 - b * size)
-            _soften(weights[r], seen, largest[r], total[r], sums[r])
+            if seen > 0:
+                soften(weights, r * size, size, seen, sums, r * width, width, kept, r)
+            else:
+                weights[r] = _ZERO
         product(
-            weights, 0, size, rows, cache.values, at, LANES * size, width // LANES, ahead, tokens, sums, 0, width, True
+            weights,
+            START,
+            size,
+            rows,
+            cache.values,
+            at,
+            LANES * size,
+            width // LANES,
+            ahead,
+            tokens,
+            sums,
+            START,
+            width,
+            YES,
         )
     for r in range(rows):
         at = (head * heads + r % heads) * width
-        share = _ONE / total[r, 0]
+        share = _ONE / kept[r, 1]
         for i in range(width):
             out[first + r // heads, at + i] = sums[r, i] * share
-
-
-@numba.njit(nogil=True, error_model="numpy")
-def _soften(scores: Any, seen: int, largest: Any, total: Any, sums: Any) -> None:
-    """Turns a query's scores, of which `seen` count, into weights relative to its largest score yet; what was summed up
-    before shrinks accordingly."""
-    for t in range(max(seen, 0), len(scores)):
-        scores[t] = _NEVER
-    if seen <= 0:
-        scores[:] = _ZERO
-        return
-    top = max(largest[0], _largest(scores))
-    shrink = exp_negative(largest[0] - top)
-    for t in range(len(scores)):
-        scores[t] = exp_negative(scores[t] - top)
-    total[0] = total[0] * shrink + _sum(scores)
-    largest[0] = top
-    for i in range(len(sums)):
-        sums[i] *= shrink
-
-
-@numba.njit(nogil=True, fastmath={"nnan", "nsz"})
-def _largest(values: Any) -> Any:
-    """NaN may be passed over: the weights come out as NaN all the same."""
-    top = values[0]
-    for i in range(len(values)):
-        top = max(top, values[i])
-    return top
-
-
-@numba.njit(nogil=True, fastmath={"reassoc"})
-def _sum(values: Any) -> Any:
-    """In an order of its own, but the same for every array of this length."""
-    total = _ZERO
-    for i in range(len(values)):
-        total += values[i]
-    return total

@@ -15,6 +15,7 @@ from typing import Any
 import numba
 
 from . import forward as layers
+from .matmul import NO, START
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def _functions(digest: str) -> tuple[Callable[..., None], Callable[..., None]]:
     def project(thread: int, threads: int, shared: Any, x: Any, w: Any, out: Any) -> None:
         """One product with packed weights: x [N, depth] -> out [N, 16 * panels]."""
         digest  # noqa: B018
-        layers.share(shared, 0, threads, x, len(x), w, 0, out, False)
+        layers.share(shared, START, threads, x, len(x), w, START, out, NO)
 
     return _compile(forward), _compile(project)
 

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from .attention import attend, write
-from .matmul import multiply
+from .matmul import NO, YES, multiply
 from .packing import Packed
 from .scalar import silu
 from .team import meet, take
@@ -54,7 +54,7 @@ class Buffers(NamedTuple):
     gated: np.ndarray  # [T, intermediate size]
 
 
-@numba.njit(nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy", inline="always")
 def forward(
     thread: int, threads: int, shared: Any, x: Any, out: Any, batch: Any, weights: Any, cache: Any, b: Any, scratch: Any
 ) -> None:
@@ -69,7 +69,7 @@ def forward(
         for row in mine:
             normalise(x[row], w.attention_norm[layer], w.epsilon, b.normed[row])
         meet(shared, threads)
-        share(shared, counter, threads, b.normed, rows, w.qkv, layer, b.qkv, False)
+        share(shared, counter, threads, b.normed, rows, w.qkv, layer, b.qkv, NO)
         meet(shared, threads)
         for row in mine:
             place(b.qkv[row], heads, heads_kv, width, w, cache, layer, batch.positions[row], batch.slots[row])
@@ -83,14 +83,14 @@ def forward(
             position, table = batch.positions[first], batch.tables[tile[0]]
             attend(b.qkv, first, tile[2], group, head, position, cache, layer, table, scratch, thread, b.attended)
         meet(shared, threads)
-        share(shared, counter + 2, threads, b.attended, rows, w.output, layer, x, True)
+        share(shared, counter + 2, threads, b.attended, rows, w.output, layer, x, YES)
         meet(shared, threads)
         for row in mine:
             normalise(x[row], w.mlp_norm[layer], w.epsilon, b.normed[row])
         meet(shared, threads)
         gate(shared, counter + 3, threads, b, rows, w.gate_up, layer)
         meet(shared, threads)
-        share(shared, counter + 4, threads, b.gated, rows, w.down, layer, x, True)
+        share(shared, counter + 4, threads, b.gated, rows, w.down, layer, x, YES)
         meet(shared, threads)
     for row in mine:
         normalise(x[row], w.final_norm, w.epsilon, out[row])
@@ -120,7 +120,7 @@ def gate(shared: Any, counter: int, threads: int, b: Any, rows: int, w: Any, lay
         if piece >= pieces:
             return
         first, last = pairs * piece // pieces, pairs * (piece + 1) // pieces
-        multiply(b.normed, rows, values, scales, b.gate_up, 2 * first, 2 * last, False)
+        multiply(b.normed, rows, values, scales, b.gate_up, 2 * first, 2 * last, NO)
         for row in range(rows):
             for p in range(first, last):
                 for c in range(LANES):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
+
+WIDE_REGISTERS = bool(binding.get_host_cpu_features().get("avx512f"))
+"""Whether this processor has AVX-512's registers: 32, of 16 floats each."""
 
 yield_thread = types.ExternalFunction("sched_yield", types.int32())
 """POSIX: lets another thread have the core, when one is waiting for it."""

@@ -10,20 +10,25 @@ from typing import Any
 import numba
 import numpy as np
 
-from .llvm import fma
+from .llvm import WIDE_REGISTERS, fma
 from .packing import GROUP
 from .tile import LANES, tile
 
-TILE_ROWS = 6
-"""Rows of a tile: 6 * 2 sums, 2 columns and a factor are 15 of AVX's 16 registers."""
+TILE_ROWS, ROWS_OF_TWO, ROWS_OF_FOUR = (8, 8, 4) if WIDE_REGISTERS else (6, 3, 1)
+"""Rows of a tile at most; of one of two panels; of one of four. What is summed up stays in registers: AVX has 16, of
+half a panel each (6 rows and a panel: 12 sums, 2 columns, a factor); AVX-512 32, of a whole one (8 rows and two: 16 and
+2). Two products begin in each cycle and take four: with fewer than 8 sums under way they wait for each other."""
 
-DEPTH = 512
-"""A tile's rows over this depth stay in the first-level cache: 6 * 512 * 4 bytes = 12 KiB."""
+DEPTH = 768
+"""A tile's rows over this depth stay in the first-level cache: 8 * 768 * 4 bytes = 24 KiB."""
 
 MANY_ROWS = 32
 """More rows than this come from beyond the second-level cache: four panels are multiplied with each tile of them."""
 
 ZERO = np.float32(0)
+
+START, NO, YES = np.int64(0), np.bool_(False), np.bool_(True)
+"""Arguments that aren't Python's own: of each of those numba makes a type, and compiles a function once more for it."""
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -36,10 +41,12 @@ def multiply(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int,
         _multiply_scaled(x, rows, weights, scales, out, first, last, add)
         return
     depth, panel, columns = weights.shape[1], weights.shape[1] * LANES, out.shape[1]
-    for k in range(0, depth, DEPTH):
-        some, at = min(depth - k, DEPTH), first * panel + k * LANES
+    ahead = 0 if rows <= ROWS_OF_FOUR else panel if rows <= TILE_ROWS else 2 * panel
+    step = DEPTH if rows > TILE_ROWS else depth  # panels that are read once are read from end to end
+    for k in range(0, depth, step):
+        some, at = min(depth - k, step), first * panel + k * LANES
         product(
-            x, k, depth, rows, weights, at, panel, last - first, panel, some, out, first * LANES, columns, add or k > 0
+            x, k, depth, rows, weights, at, panel, last - first, ahead, some, out, first * LANES, columns, add or k > 0
         )
 
 
@@ -47,14 +54,14 @@ def multiply(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int,
 def _multiply_scaled(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int, last: int, add: bool) -> None:
     """Group after group: its product with the integers, times their scales."""
     depth, panel = weights.shape[1], weights.shape[1] * LANES
-    together = 4 if rows <= 3 else 1
+    together = 4 if WIDE_REGISTERS or rows <= ROWS_OF_TWO else 1
     part = np.empty((rows, together * LANES), np.float32)
     for p in range(first, last, together):
         panels = min(together, last - p)
         for g in range(scales.shape[1]):
             k = g * GROUP
             some, at = min(depth - k, GROUP), p * panel + k * LANES
-            product(x, k, depth, rows, weights, at, panel, panels, panel, some, part, 0, part.shape[1], False)
+            product(x, k, depth, rows, weights, at, panel, panels, panel, some, part, START, part.shape[1], NO)
             for r in range(rows):
                 for i in range(panels):
                     for c in range(LANES):
@@ -82,39 +89,92 @@ def product(
 ) -> None:
     """`tile` for any number of rows and panels. Few rows leave registers for several panels: more sums under way, and
     more streams from memory, of which one alone is slower than the memory."""
-    stride, done = panel_stride, 0
-    while done + 4 <= panels and rows == 1:
-        w, o = weights_at + done * stride, out_at + done * LANES
-        tile(1, 4, x, x_at, x_stride, weights, w, stride, 0, depth, out, o, out_stride, add)
-        done += 4
-    while done + 2 <= panels and 2 <= rows <= 3:
-        w, o = weights_at + done * stride, out_at + done * LANES
-        if rows == 2:
-            tile(2, 2, x, x_at, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-        else:
-            tile(3, 2, x, x_at, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-        done += 2
     tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
-    together = 4 if rows > MANY_ROWS else 1
+    together = 4 if rows > MANY_ROWS or rows <= ROWS_OF_FOUR else 2
+    done = 0
     while done < panels:
         last = min(done + together, panels)
         row = 0
         for t in range(tiles):
-            count = (rows - row + tiles - t - 1) // (tiles - t)  # 8 rows are 4 and 4: two would wait for their sums
-            a = x_at + row * x_stride
-            for p in range(done, last):
-                w, o = weights_at + p * stride, out_at + row * out_stride + p * LANES
-                if count == 6:
-                    tile(6, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-                elif count == 5:
-                    tile(5, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-                elif count == 4:
-                    tile(4, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-                elif count == 3:
-                    tile(3, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-                elif count == 2:
-                    tile(2, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+            count = (rows - row + tiles - t - 1) // (tiles - t)  # of 9 rows 5 and 4: one alone would wait for its sums
+            a, p = x_at + row * x_stride, done
+            while p < last:
+                w, o = weights_at + p * panel_stride, out_at + row * out_stride + p * LANES
+                if count <= ROWS_OF_FOUR and p + 4 <= last and ahead == 0:
+                    tile(
+                        ROWS_OF_FOUR,
+                        4,
+                        count,
+                        x,
+                        a,
+                        x_stride,
+                        weights,
+                        w,
+                        panel_stride,
+                        0,
+                        depth,
+                        out,
+                        o,
+                        out_stride,
+                        add,
+                    )
+                    p += 4
+                elif count <= ROWS_OF_FOUR and p + 4 <= last:
+                    tile(
+                        ROWS_OF_FOUR,
+                        4,
+                        count,
+                        x,
+                        a,
+                        x_stride,
+                        weights,
+                        w,
+                        panel_stride,
+                        ahead,
+                        depth,
+                        out,
+                        o,
+                        out_stride,
+                        add,
+                    )
+                    p += 4
+                elif count <= ROWS_OF_TWO and p + 2 <= last:
+                    tile(
+                        ROWS_OF_TWO,
+                        2,
+                        count,
+                        x,
+                        a,
+                        x_stride,
+                        weights,
+                        w,
+                        panel_stride,
+                        ahead,
+                        depth,
+                        out,
+                        o,
+                        out_stride,
+                        add,
+                    )
+                    p += 2
                 else:
-                    tile(1, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+                    tile(
+                        TILE_ROWS,
+                        1,
+                        count,
+                        x,
+                        a,
+                        x_stride,
+                        weights,
+                        w,
+                        panel_stride,
+                        ahead,
+                        depth,
+                        out,
+                        o,
+                        out_stride,
+                        add,
+                    )
+                    p += 1
             row += count
         done = last

@@ -1,8 +1,8 @@
 """The one inner loop that everything here is made of: a small matrix product held in registers.
 
-`tile(rows, panels, …)` multiplies `rows` rows of float32 with `panels` panels of 16 columns. A panel is
-[depth, 16] and contiguous, so the weights are read as one stream, each value once for all rows. It is written
-as LLVM vectors of 16 floats: two AVX registers, one of AVX-512, four of NEON.
+`tile` multiplies some rows of float32 with some panels of 16 columns. A panel is [depth, 16] and contiguous, so the
+weights are read as one stream, each value once for all rows. It is written as LLVM vectors of 16 floats: two AVX
+registers, one of AVX-512, four of NEON.
 
 Each sum is one chain of fused multiply-adds over the depth, in order, whatever the number of rows and however the
 depth is cut: the result for a row does not depend on which other rows are computed with it.
@@ -34,8 +34,9 @@ _STORED = {types.float32: _F32, types.uint16: _I16, types.int8: _I8}
 @intrinsic(prefer_literal=True)
 def tile(
     typing: Any,
-    rows: Any,
+    most: Any,
     panels: Any,
+    rows: Any,
     x: Any,
     x_at: Any,
     x_stride: Any,
@@ -51,29 +52,30 @@ def tile(
 ) -> Any:
     """out[r, c] = sum over k < depth of x[r, k] * weights[c // 16, k, c % 16], or with `add` that much more.
 
-    `rows` and `panels` are constants; `ahead` elements behind each weight lies one that is needed soon and asked for
-    now (a constant 0: none). x, weights and out are contiguous arrays; `…_at` is the first element that
-    is meant, counted in the flattened array, `…_stride` the elements from one row or panel to the next.
-    x and out are float32; weights float32, bfloat16 as uint16, or int8.
+    `rows` is at least 1 and at most the constant `most`, `panels` a constant; `ahead` elements behind each weight lies
+    one that is needed soon and asked for now (a constant 0: none). x, weights and out are contiguous arrays; `…_at` is
+    the first element that is meant, counted in the flattened array, `…_stride` the elements from one row or panel to
+    the next. x and out are float32; weights float32, bfloat16 as uint16, or int8.
     """
-    if not isinstance(rows, types.IntegerLiteral) or not isinstance(panels, types.IntegerLiteral):
-        raise TypingError("rows and panels must be constants")
+    if not isinstance(most, types.IntegerLiteral) or not isinstance(panels, types.IntegerLiteral):
+        raise TypingError("most and panels must be constants")
     if weights.dtype not in _STORED:
         raise TypingError(f"weights of {weights.dtype} can't be multiplied")
     integers = types.intp, types.intp
     none = isinstance(ahead, types.IntegerLiteral) and ahead.literal_value == 0
     ahead = ahead if none else types.intp
     signature = types.void(
-        rows, panels, x, *integers, weights, *integers, ahead, types.intp, out, *integers, types.boolean
+        most, panels, types.intp, x, *integers, weights, *integers, ahead, types.intp, out, *integers, types.boolean
     )
     return signature, _generate
 
 
 def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-    rows, panels = signature.args[0].literal_value, signature.args[1].literal_value
-    x, x_at, x_stride, weights, weights_at, panel_stride, ahead, depth, out, out_at, out_stride, add = args[2:]
-    prefetching = not isinstance(signature.args[8], types.IntegerLiteral)
-    stored = _STORED[signature.args[5].dtype]
+    """Code for each number of rows, of which one is chosen."""
+    most, panels = signature.args[0].literal_value, signature.args[1].literal_value
+    rows, x, x_at, x_stride, weights, weights_at, panel_stride, ahead, depth, out, out_at, out_stride, add = args[2:]
+    prefetching = not isinstance(signature.args[9], types.IntegerLiteral)
+    stored = _STORED[signature.args[6].dtype]
 
     def pointer(position: int, value: Any, *offsets: Any) -> Any:
         data = make_array(signature.args[position])(context, builder, value).data
@@ -84,34 +86,58 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
     def times(value: Any, number: int) -> Any:
         return builder.mul(value, _constant(number))
 
-    x_rows = [pointer(2, x, x_at, times(x_stride, r)) for r in range(rows)]
-    w_panels = [pointer(5, weights, weights_at, times(panel_stride, p)) for p in range(panels)]
-    out_places = [
+    x_rows = [pointer(3, x, x_at, times(x_stride, r)) for r in range(most)]
+    w_panels = [pointer(6, weights, weights_at, times(panel_stride, p)) for p in range(panels)]
+    out_rows = [
         [
-            builder.bitcast(pointer(10, out, out_at, times(out_stride, r), _constant(LANES * p)), _VECTOR.as_pointer())
+            builder.bitcast(pointer(11, out, out_at, times(out_stride, r), _constant(LANES * p)), _VECTOR.as_pointer())
             for p in range(panels)
         ]
-        for r in range(rows)
+        for r in range(most)
     ]
-    sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(panels)] for _ in range(rows)]
-    cells = [(r, p) for r in range(rows) for p in range(panels)]
+    end = builder.append_basic_block("tiled")
+    blocks = [builder.append_basic_block(f"tile_{count}_{panels}") for count in range(1, most + 1)]
+    switch = builder.switch(rows, blocks[-1])
+    for count, block in enumerate(blocks, start=1):
+        switch.add_case(_constant(count), block)
+        builder.position_at_end(block)
+        _multiply(
+            builder, x_rows[:count], w_panels, out_rows[:count], depth, ahead if prefetching else None, stored, add
+        )
+        builder.branch(end)
+    builder.position_at_end(end)
+    return context.get_dummy_value()
+
+
+def _multiply(
+    builder: ir.IRBuilder,
+    x_rows: list[Any],
+    w_panels: list[Any],
+    out_rows: list[list[Any]],
+    depth: Any,
+    ahead: Any,
+    stored: ir.Type,
+    add: Any,
+) -> None:
+    """Pointers to the first elements of rows and panels, and to the vectors of the result."""
+    sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in w_panels] for _ in x_rows]
+    places = [(s, o) for of_row, outs in zip(sums, out_rows, strict=True) for s, o in zip(of_row, outs, strict=True)]
     with builder.if_else(add) as (then, otherwise):
         with then:
-            for r, p in cells:
-                builder.store(builder.load(out_places[r][p], align=4), sums[r][p])
+            for total, place in places:
+                builder.store(builder.load(place, align=4), total)
         with otherwise:
-            for r, p in cells:
-                builder.store(ir.Constant(_VECTOR, [0.0] * LANES), sums[r][p])
+            for total, _ in places:
+                builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
 
     def accumulate(k: Any) -> None:
         columns = [_load(builder, w, k, stored) for w in w_panels]
-        for w in w_panels if prefetching else ():
-            prefetch_line(builder, builder.gep(w, [builder.add(times(k, LANES), ahead)]))
-        for r in range(rows):
-            value = _broadcast(builder, builder.load(builder.gep(x_rows[r], [k])))
-            for p in range(panels):
-                total = builder.load(sums[r][p])
-                builder.store(_fma(builder, value, columns[p], total), sums[r][p])
+        for w in w_panels if ahead is not None else ():
+            prefetch_line(builder, builder.gep(w, [builder.add(builder.mul(k, _constant(LANES)), ahead)]))
+        for x, of_row in zip(x_rows, sums, strict=True):
+            value = _broadcast(builder, builder.load(builder.gep(x, [k])))
+            for total, column in zip(of_row, columns, strict=True):
+                builder.store(_fma(builder, value, column, builder.load(total)), total)
 
     whole = builder.and_(depth, _constant(-UNROLL))
     with cgutils.for_range_slice(builder, _constant(0), whole, _constant(UNROLL)) as (k, _):
@@ -119,9 +145,8 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
             accumulate(builder.add(k, _constant(step)))
     with cgutils.for_range_slice(builder, whole, depth, _constant(1)) as (k, _):
         accumulate(k)
-    for r, p in cells:
-        builder.store(builder.load(sums[r][p]), out_places[r][p], align=4)
-    return context.get_dummy_value()
+    for total, place in places:
+        builder.store(builder.load(total), place, align=4)
 
 
 def _load(builder: ir.IRBuilder, panel: Any, k: Any, stored: ir.Type) -> Any:

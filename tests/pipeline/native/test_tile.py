@@ -10,8 +10,8 @@ from pipeline.native.tile import LANES, tile
 
 from .reference import STORAGES, chain, packed, stored
 
-VARIANTS = [*((rows, 1) for rows in range(1, 7)), (2, 2), (3, 2), (1, 4)]
-"""Rows and panels of all tiles that the kernels are made of."""
+VARIANTS = [(rows, panels) for panels, most in ((1, 8), (2, 8), (4, 4)) for rows in range(1, most + 1)]
+"""Rows and panels of all tiles that the kernels are made of, whatever the processor."""
 
 DEPTHS = (0, 1, 3, 4, 5, 63, 130)
 
@@ -21,24 +21,14 @@ AHEAD = 2**40
 
 @numba.njit
 def compute(rows, panels, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add):  # type: ignore
-    if panels == 4:
-        tile(1, 4, x, a, x_stride, weights, w, stride, 0, depth, out, o, out_stride, add)
-    elif panels == 2 and rows == 2:
-        tile(2, 2, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif panels == 2 and rows == 3:
-        tile(3, 2, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif rows == 1:
-        tile(1, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif rows == 2:
-        tile(2, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif rows == 3:
-        tile(3, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif rows == 4:
-        tile(4, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif rows == 5:
-        tile(5, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif rows == 6:
-        tile(6, 1, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+    if panels == 4 and ahead == 0:
+        tile(4, 4, rows, x, a, x_stride, weights, w, stride, 0, depth, out, o, out_stride, add)
+    elif panels == 4:
+        tile(4, 4, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+    elif panels == 2:
+        tile(8, 2, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+    else:
+        tile(8, 1, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -61,7 +51,7 @@ def test_a_chain_of_fused_multiply_adds(rows: int, panels: int, storage: Storage
             around_x[x_at + r * x_stride :][:depth] = x[r]
         for p in range(panels):
             around_w[w_at + p * panel_stride :][: depth * LANES] = panel[p].ravel()
-        for add in (False, True):
+        for add, ahead in ((False, AHEAD), (True, AHEAD), (True, 0)):
             out = rng.standard_normal(out_at + rows * out_stride + 3, np.float32)
             wanted = out.copy()
             places = [slice(out_at + r * out_stride, out_at + r * out_stride + width) for r in range(rows)]
@@ -80,7 +70,7 @@ def test_a_chain_of_fused_multiply_adds(rows: int, panels: int, storage: Storage
                 around_w,
                 w_at,
                 panel_stride,
-                AHEAD,
+                ahead,
                 depth,
                 out,
                 out_at,
@@ -101,17 +91,17 @@ def test_a_row_that_is_not_finite_is_alone_with_it() -> None:
 
 def test_the_size_is_a_constant() -> None:
     @numba.njit
-    def any_size(rows, x, out):  # type: ignore
-        tile(rows, 1, x, 0, 1, x, 0, 0, 0, 1, out, 0, 16, False)
+    def any_size(panels, x, out):  # type: ignore
+        tile(1, panels, 1, x, 0, 1, x, 0, 0, 0, 1, out, 0, 16, False)
 
-    with pytest.raises(TypingError, match="rows and panels must be constants"):
+    with pytest.raises(TypingError, match="most and panels must be constants"):
         any_size(2, np.zeros(16, np.float32), np.zeros(32, np.float32))
 
 
 def test_weights_of_another_kind() -> None:
     @numba.njit
     def doubles(x, weights, out):  # type: ignore
-        tile(1, 1, x, 0, 1, weights, 0, 0, 0, 1, out, 0, 16, False)
+        tile(1, 1, 1, x, 0, 1, weights, 0, 0, 0, 1, out, 0, 16, False)
 
     with pytest.raises(TypingError, match="weights of float64 can't be multiplied"):
         doubles(np.zeros(16, np.float32), np.zeros(16), np.zeros(16, np.float32))
