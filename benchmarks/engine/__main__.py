@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.config import DecoderConfig, ModelConfig
 
-from . import properties, workloads
+from . import properties, rounding, workloads
 from .goals import judged
 from .process import PROJECT, Absent, Setup, Worker
 from .roofline import Probe, decode, prefill
@@ -161,7 +161,9 @@ def small_weights(
         setups.append(Setup("llama.cpp Q8_0", "llama", args.llama, layouts.q8))
     with started(setups, args, facts) as workers:
         table = "A decode step, smaller weights"
-        return decode_rows(table, workers, (1, 8), config, args, probe, weight_bytes=1.0, ours="megrez int8")
+        rows = decode_rows(table, workers, (1, 8), config, args, probe, weight_bytes=1.0, ours="megrez int8")
+    say("what smaller weights change")
+    return rows + rounding.compare(layouts.released, layouts.huggingface, ("int8", "bfloat16"), args.threads)
 
 
 def default_checkpoint(args: argparse.Namespace, probe: Probe, facts: Any) -> list[Row]:

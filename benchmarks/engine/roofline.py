@@ -101,14 +101,17 @@ def attention(c: DecoderConfig, pairs: float) -> float:
     return 4.0 * pairs * c.num_hidden_layers * c.num_attention_heads * c.head_size
 
 
-def decode(c: DecoderConfig, batch: int, context: int, weight_bytes: float = 4.0) -> Work:
-    """A step in which `batch` sequences of `context` tokens get one more each, keys and values in float32."""
+def decode(c: DecoderConfig, batch: int, context: int, weight_bytes: float = 4.0, cache_bytes: float = 4.0) -> Work:
+    """A step in which `batch` sequences of `context` tokens get one more each. `weight_bytes` of a weight,
+    `cache_bytes` of a number in the KV cache."""
     matrices = layer_weights(c) + c.vocab_size * c.hidden_size
     cached = batch * context * c.cached_values
-    return Work(weight_bytes * matrices + 4 * cached, 2.0 * batch * matrices + attention(c, batch * context))
+    return Work(weight_bytes * matrices + cache_bytes * cached, 2.0 * batch * matrices + attention(c, batch * context))
 
 
-def prefill(c: DecoderConfig, tokens: int) -> Work:
+def prefill(c: DecoderConfig, tokens: int, weight_bytes: float = 4.0) -> Work:
     """A prompt and the token that follows it: each token sees those before it, the last one alone meets the head."""
     head, layers = c.vocab_size * c.hidden_size, layer_weights(c)
-    return Work(4.0 * (layers + head), 2.0 * (tokens * layers + head) + attention(c, tokens * (tokens + 1) / 2))
+    return Work(
+        weight_bytes * (layers + head), 2.0 * (tokens * layers + head) + attention(c, tokens * (tokens + 1) / 2)
+    )

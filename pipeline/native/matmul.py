@@ -89,35 +89,18 @@ def product(
 ) -> None:
     """`tile` for any number of rows and panels. Few rows leave registers for several panels: more sums under way, and
     more streams from memory, of which one alone is slower than the memory."""
-    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    tiles, stride = (rows + TILE_ROWS - 1) // TILE_ROWS, panel_stride
     together = 4 if rows > MANY_ROWS or rows <= ROWS_OF_FOUR else 2
-    done = 0
-    while done < panels:
+    for done in range(0, panels, together):
         last = min(done + together, panels)
         row = 0
         for t in range(tiles):
             count = (rows - row + tiles - t - 1) // (tiles - t)  # of 9 rows 5 and 4: one alone would wait for its sums
             a, p = x_at + row * x_stride, done
             while p < last:
-                w, o = weights_at + p * panel_stride, out_at + row * out_stride + p * LANES
+                w, o = weights_at + p * stride, out_at + row * out_stride + p * LANES
                 if count <= ROWS_OF_FOUR and p + 4 <= last and ahead == 0:
-                    tile(
-                        ROWS_OF_FOUR,
-                        4,
-                        count,
-                        x,
-                        a,
-                        x_stride,
-                        weights,
-                        w,
-                        panel_stride,
-                        0,
-                        depth,
-                        out,
-                        o,
-                        out_stride,
-                        add,
-                    )
+                    tile(ROWS_OF_FOUR, 4, count, x, a, x_stride, weights, w, stride, 0, depth, out, o, out_stride, add)
                     p += 4
                 elif count <= ROWS_OF_FOUR and p + 4 <= last:
                     tile(
@@ -129,7 +112,7 @@ def product(
                         x_stride,
                         weights,
                         w,
-                        panel_stride,
+                        stride,
                         ahead,
                         depth,
                         out,
@@ -140,41 +123,10 @@ def product(
                     p += 4
                 elif count <= ROWS_OF_TWO and p + 2 <= last:
                     tile(
-                        ROWS_OF_TWO,
-                        2,
-                        count,
-                        x,
-                        a,
-                        x_stride,
-                        weights,
-                        w,
-                        panel_stride,
-                        ahead,
-                        depth,
-                        out,
-                        o,
-                        out_stride,
-                        add,
+                        ROWS_OF_TWO, 2, count, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add
                     )
                     p += 2
                 else:
-                    tile(
-                        TILE_ROWS,
-                        1,
-                        count,
-                        x,
-                        a,
-                        x_stride,
-                        weights,
-                        w,
-                        panel_stride,
-                        ahead,
-                        depth,
-                        out,
-                        o,
-                        out_stride,
-                        add,
-                    )
+                    tile(TILE_ROWS, 1, count, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
                     p += 1
             row += count
-        done = last
