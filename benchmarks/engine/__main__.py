@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -23,13 +22,14 @@ from pipeline.config import DecoderConfig, ModelConfig
 from . import properties, rounding, workloads
 from .goals import judged
 from .process import PROJECT, Absent, Setup, Worker
-from .roofline import Probe, decode, prefill
+from .roofline import CpuProbe, CudaProbe, Probe, decode, prefill
 from .tables import OURS, Row, as_json, rows_of, text
 from .weights import Layouts, smollm2
 
 PREFILLS, BATCHES = (128, 512, 2048), (1, 8, 32)
 CONTEXT, ANSWER = 512, 128
 SCENARIO = properties.IMAGE_TOKENS + properties.TEXT_TOKENS
+DTYPES, BYTES = {"cpu": "float32", "cuda": "bfloat16"}, {"cpu": 4.0, "cuda": 2.0}
 PARTS = ("prefill", "decode", "int8", "scenario", "properties", "default")
 
 
@@ -38,6 +38,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--work", type=Path, default=PROJECT / "build" / "benchmarks", help="weights and logs")
     add("--output", type=Path, default=PROJECT / "build" / "benchmarks" / "engine.json")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bfloat16, the first four parts")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=5)
     add("--vllm", type=Path, metavar="PYTHON", help="of an environment that has vllm")
@@ -46,16 +47,17 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def float32_setups(args: argparse.Namespace, layouts: Layouts) -> list[Setup]:
-    here = Path(sys.executable)
+def setups_of(args: argparse.Namespace, layouts: Layouts) -> list[Setup]:
+    """All engines, in one type of numbers."""
+    here, kind = Path(sys.executable), {"device": args.device, "dtype": DTYPES[args.device]}
     setups = [
-        Setup(OURS, "megrez", here, layouts.released, {"weights": "float32"}),
-        Setup("transformers", "transformers_generate", here, layouts.huggingface),
-        Setup("transformers batching", "transformers_batching", here, layouts.huggingface),
+        Setup(OURS, "megrez", here, layouts.released, kind | ({"weights": "float32"} if args.device == "cpu" else {})),
+        Setup("transformers", "transformers_generate", here, layouts.huggingface, kind),
+        Setup("transformers batching", "transformers_batching", here, layouts.huggingface, kind),
     ]
     if args.vllm:
-        setups.append(Setup("vllm", "vllm_cpu", args.vllm, layouts.huggingface))
-    if args.llama:
+        setups.append(Setup("vllm", "vllm_engine", args.vllm, layouts.huggingface, kind))
+    if args.llama and args.device == "cpu":
         setups.append(Setup("llama.cpp F32", "llama", args.llama, layouts.f32))
     return setups
 
@@ -81,27 +83,38 @@ def started(setups: Sequence[Setup], args: argparse.Namespace, facts: dict[str, 
 
 
 def compare(args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, probe: Probe, facts: Any) -> list[Row]:
-    """Every engine in float32."""
+    """Every engine, on a CPU in float32."""
     rows: list[Row] = []
+    dtype, size = DTYPES[args.device], BYTES[args.device]
     vocab, wanted = config.vocab_size, {"prefill", "decode", "scenario", "properties"} & set(args.parts)
     if not wanted:
         return rows
-    with started(float32_setups(args, layouts), args, facts) as workers:
+    with started(setups_of(args, layouts), args, facts) as workers:
         for tokens in PREFILLS if "prefill" in wanted else ():
             say(f"prefill of {tokens}")
             found = workloads.prefill(workers, tokens, vocab, args.rounds, probe)
-            best = prefill(config, tokens).seconds(probe.machine)
-            rows += rows_of("Prefill, float32", f"prefill {tokens}", found, best, reference="transformers")
+            best = prefill(config, tokens, size).seconds(probe.machine)
+            rows += rows_of(f"Prefill, {dtype}", f"prefill {tokens}", found, best, reference="transformers")
         if "decode" in wanted:
-            table = "A decode step, float32"
-            rows += decode_rows(table, workers, BATCHES, config, args, probe, reference="transformers")
+            table = f"A decode step, {dtype}"
+            rows += decode_rows(
+                table,
+                workers,
+                BATCHES,
+                config,
+                args,
+                probe,
+                weight_bytes=size,
+                cache_bytes=size,
+                reference="transformers",
+            )
         if "scenario" in wanted:
             rows += scenario(workers, vocab)
         if "properties" in wanted and OURS in workers:
             say("the engine beside itself")
             ours = workers[OURS]
             rows += properties.bookkeeping(ours, vocab)
-            rows += properties.growth(ours, config, probe.machine)
+            rows += properties.growth(ours, config, probe.machine, size)
             rows += properties.disturbance(ours, vocab)
             rows += properties.repetition(ours, vocab, args.rounds)
     return rows
@@ -116,6 +129,7 @@ def decode_rows(
     probe: Probe,
     workload: str = "decode {}",
     weight_bytes: float = 4.0,
+    cache_bytes: float = 4.0,
     ours: str = OURS,
     reference: str | None = None,
 ) -> list[Row]:
@@ -123,7 +137,7 @@ def decode_rows(
     for batch in batches:
         say(f"{table}, {batch} at a time")
         found = workloads.decode(workers, batch, CONTEXT, ANSWER, config.vocab_size, args.rounds, probe)
-        best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes).seconds(probe.machine)
+        best = decode(config, batch, CONTEXT + ANSWER // 2, weight_bytes, cache_bytes).seconds(probe.machine)
         rows += rows_of(table, workload.format(batch), found, best, ours, reference)
     return rows
 
@@ -179,33 +193,27 @@ def say(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     args.work = args.work.absolute()
     layouts = smollm2(args.work)
     config = ModelConfig.from_pretrained(layouts.released).decoder
     facts: dict[str, Any] = {}
-    probe = Probe(args.threads)
+    probe: Probe = CpuProbe(args.threads) if args.device == "cpu" else CudaProbe()
     probe.measure()
     rows = compare(args, layouts, config, probe, facts)
-    if "int8" in args.parts:
+    if "int8" in args.parts and args.device == "cpu":
         rows += small_weights(args, layouts, config, probe, facts)
-    if "default" in args.parts:
+    if "default" in args.parts and args.device == "cpu":
         rows += default_checkpoint(args, probe, facts)
     rows = judged(rows)
     machine = {
-        "processor": processor(),
+        "processor": probe.name,
         "cores": os.cpu_count(),
         "threads": args.threads,
         "read_gb_s": round(probe.machine.bandwidth / 1e9, 1),
-        "float32_gflop_s": round(probe.machine.flops / 1e9, 1),
+        "dtype": DTYPES[args.device],
+        "gflop_s": round(probe.machine.flops / 1e9, 1),
         "load": statistics.fmean(os.getloadavg()),
     }
     result = {
@@ -221,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{result['date']}, {machine['processor']}, {args.threads} threads: reads {machine['read_gb_s']} GB/s, ", end=""
     )
-    print(f"multiplies {machine['float32_gflop_s']} GFLOP/s in float32\n")
+    print(f"multiplies {machine['gflop_s']} GFLOP/s in {machine['dtype']}\n")
     print(text(rows))
     return int(any(row.reached is False for row in rows))
 

@@ -26,15 +26,19 @@ def bookkeeping(worker: Worker, vocab: int) -> list[Row]:
 
 
 def growth(
-    worker: Worker, config: DecoderConfig, machine: Machine, lengths: Sequence[int] = (256, 512, 1024, 2048, 4096)
+    worker: Worker,
+    config: DecoderConfig,
+    machine: Machine,
+    size: float = 4.0,
+    lengths: Sequence[int] = (256, 512, 1024, 2048, 4096),
 ) -> list[Row]:
-    """Steps of 8 sequences as their contexts grow."""
+    """Steps of 8 sequences as their contexts grow; `size` in bytes of a weight and of a number in the cache."""
     rows = []
     for length in lengths:
         seconds = worker.call("at_length", batch=8, length=length, count=12).result[2:]
         worker.call("finish")
         workload = f"a step of 8 sequences of {length} tokens"
-        rows.append(timed(TABLE, workload, OURS, seconds, decode(config, 8, length).seconds(machine)))
+        rows.append(timed(TABLE, workload, OURS, seconds, decode(config, 8, length, size, size).seconds(machine)))
     return rows
 
 

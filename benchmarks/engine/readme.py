@@ -21,7 +21,7 @@ def section(result: Mapping[str, Any]) -> str:
     absent = [f"{name} {facts}" for name, facts in result["engines"].items() if not isinstance(facts, dict)]
     lines = [
         f"{result['date']}, {machine['processor']}, {machine['threads']} threads: it reads {machine['read_gb_s']} GB/s "
-        f"and multiplies {machine['float32_gflop_s']} GFLOP/s in float32. {result['model']}; "
+        f"and multiplies {machine['gflop_s']} GFLOP/s in {machine['dtype']}. {result['model']}; "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + f"; {result['rounds']} rounds in turn.",
         *absent,

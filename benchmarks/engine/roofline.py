@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,18 +25,29 @@ READ_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes read a second, and operations of float32 a second."""
+    """Bytes read a second, and operations a second in the type of numbers that is computed in."""
 
     bandwidth: float
     flops: float
 
 
-class Probe:
+class Probe(Protocol):
+    """Measures the device of this `name`."""
+
+    name: str
+
+    @property
+    def machine(self) -> Machine: ...
+
+    def measure(self) -> None: ...
+
+
+class CpuProbe:
     """Measures in each round of the benchmark, by the best of several ways to do each; `machine` is the median of the
     rounds, as the engines' times are."""
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
+        self.threads, self.name = threads, processor()
         self._a, self._b = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
         self._long = torch.ones(READ_BYTES // 4)
         self._team = Team(threads, 1)
@@ -44,8 +58,7 @@ class Probe:
 
     @property
     def machine(self) -> Machine:
-        bandwidths, flops = zip(*((m.bandwidth, m.flops) for m in self._seen), strict=True)
-        return Machine(statistics.median(bandwidths), statistics.median(flops))
+        return median_of(self._seen)
 
     def measure(self) -> None:
         torch.set_num_threads(self.threads)
@@ -67,6 +80,42 @@ class Probe:
 
     def _read(self, row: np.ndarray) -> None:
         self._team.run(project, row, self._weights, np.empty((1, SIZE), np.float32))
+
+
+class CudaProbe:
+    """The same of a GPU, with bfloat16 products."""
+
+    def __init__(self) -> None:
+        self.name = torch.cuda.get_device_name()
+        self._square = torch.randn(4 * SIZE, 4 * SIZE, device="cuda", dtype=torch.bfloat16)
+        self._long = torch.ones(4 * READ_BYTES // 4, device="cuda")
+        self._seen: list[Machine] = []
+
+    @property
+    def machine(self) -> Machine:
+        return median_of(self._seen)
+
+    def measure(self) -> None:
+        products = _best(lambda: self._waited(lambda: self._square @ self._square))
+        reads = _best(lambda: self._waited(self._long.sum))
+        self._seen.append(Machine(4 * READ_BYTES / reads, 2 * (4 * SIZE) ** 3 / products))
+
+    @staticmethod
+    def _waited(function: Callable[[], object]) -> None:
+        function()
+        torch.cuda.synchronize()
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def median_of(machines: list[Machine]) -> Machine:
+    bandwidths, flops = zip(*((m.bandwidth, m.flops) for m in machines), strict=True)
+    return Machine(statistics.median(bandwidths), statistics.median(flops))
 
 
 def _best(function: Callable[[], object], times: int = 3) -> float:

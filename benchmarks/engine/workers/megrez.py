@@ -16,9 +16,11 @@ from pipeline.types import MediaSpan, Prompt, SamplingParams
 
 
 class Megrez:
-    def load(self, model: str, threads: int, **options: Any) -> dict[str, Any]:
+    def load(
+        self, model: str, threads: int, device: str = "cpu", dtype: str = "float32", **options: Any
+    ) -> dict[str, Any]:
         torch.set_num_threads(threads)
-        self.model: Any = load_decoder(model, device="cpu", dtype="float32", attention="auto", **options)[1]
+        self.model: Any = load_decoder(model, device=device, dtype=dtype, attention="auto", **options)[1]
         self.model.set_threads(threads)
         self.engine = self.new_engine()
         return {"megrez-serve": version("megrez-serve"), "torch": torch.__version__, **options}
@@ -51,7 +53,7 @@ class Megrez:
         if not media_tokens:
             return self.engine.add(Prompt(prompt), [], params(new))
         key = str(prompt[:media_tokens])
-        rows = self.model.embed(torch.tensor(prompt[:media_tokens]))
+        rows = self.model.embed(torch.tensor(prompt[:media_tokens], device=self.model.device)).cpu()
         return self.engine.add(Prompt(prompt, (MediaSpan(0, media_tokens, 0, 0, key),)), [rows], params(new))
 
     def steps(self, count: int) -> list[float]:

@@ -16,9 +16,10 @@ ENOUGH = 10.0  # seconds of steps, in a round
 
 
 class Batching:
-    def load(self, model: str, threads: int, **options: Any) -> dict[str, Any]:
+    def load(self, model: str, threads: int, device: str, dtype: str, **options: Any) -> dict[str, Any]:
         torch.set_num_threads(threads)
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, **options).eval()
+        kind = getattr(torch, dtype)
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=kind, **options).eval().to(device)
         generation = GenerationConfig(max_new_tokens=1000, do_sample=False, eos_token_id=-1, pad_token_id=0)
         sizes = ContinuousBatchingConfig(
             page_size=32,

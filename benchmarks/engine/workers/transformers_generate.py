@@ -20,13 +20,14 @@ class Generate:
     def __init__(self) -> None:
         self.answers = os.fdopen(int(sys.argv[1]), "w")
 
-    def load(self, model: str, threads: int, **options: Any) -> dict[str, Any]:
+    def load(self, model: str, threads: int, device: str, dtype: str, **options: Any) -> dict[str, Any]:
         torch.set_num_threads(threads)
-        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, **options).eval()
+        kind = getattr(torch, dtype)
+        self.model = AutoModelForCausalLM.from_pretrained(model, dtype=kind, **options).eval().to(device)
         return {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def generate(self, prompts: list[list[int]], new: int, watch: list[StoppingCriteria]) -> torch.Tensor:
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=self.model.device)
         return self.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -63,20 +64,22 @@ class Watch(StoppingCriteria):
         self.first = True
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        if input_ids.is_cuda:
+            torch.cuda.synchronize()  # the token is there when it can be read
         self.times.append(time.perf_counter())
         if self.first:
             self.first = False
             answer(self.owner.answers, {"seconds": self.times[-1] - self.times[0], "result": None})
         elif self.left > 1:
             self.left -= 1
-            return torch.zeros(len(input_ids), dtype=torch.bool)
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         else:
             steps = [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
             answer(self.owner.answers, {"seconds": sum(steps), "result": steps})
         command = json.loads(sys.stdin.readline())
         ends = command["op"] == "finish"
         self.left, self.times = command.get("count", 0), [time.perf_counter()]
-        return torch.full((len(input_ids),), ends, dtype=torch.bool)
+        return torch.full((len(input_ids),), ends, dtype=torch.bool, device=input_ids.device)
 
 
 if __name__ == "__main__":

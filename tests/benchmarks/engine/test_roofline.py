@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.engine.roofline import Machine, Probe, Work, decode, prefill
+from benchmarks.engine.roofline import CpuProbe, Machine, Work, decode, prefill
 from pipeline.config import DecoderConfig
 
 CONFIG = DecoderConfig(
@@ -51,7 +51,7 @@ def test_the_slower_of_reading_and_computing_counts() -> None:
 
 
 def test_the_machine_is_the_median_of_what_was_seen() -> None:
-    probe = object.__new__(Probe)
+    probe = object.__new__(CpuProbe)
     probe._seen = [Machine(3, 10), Machine(1, 30), Machine(2, 20)]
     assert probe.machine == Machine(2, 20)
 
@@ -59,7 +59,7 @@ def test_the_machine_is_the_median_of_what_was_seen() -> None:
 def test_this_machine_reads_and_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.engine.roofline.SIZE", 256)
     monkeypatch.setattr("benchmarks.engine.roofline.READ_BYTES", 2**22)
-    probe = Probe(1)
+    probe = CpuProbe(1)
     probe.measure()
     assert 1e8 < probe.machine.bandwidth < 1e13
     assert 1e8 < probe.machine.flops < 1e14

@@ -82,7 +82,7 @@ def result() -> dict[str, object]:
         "date": "2026-01-02 03:04 UTC",
         "model": "SmolLM2-135M",
         "rounds": 5,
-        "machine": {"processor": "a CPU", "threads": 2, "read_gb_s": 30.0, "float32_gflop_s": 150.0},
+        "machine": {"processor": "a CPU", "threads": 2, "read_gb_s": 30.0, "dtype": "float32", "gflop_s": 150.0},
         "engines": {"megrez": {"torch": "2.13.0", "weights": "float32"}, "vllm": "absent: there is no such Python"},
         "rows": as_json([Row("A decode step", "decode 8", "megrez", 3.0, "ms")]),
     }

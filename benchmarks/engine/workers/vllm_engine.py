@@ -1,4 +1,4 @@
-"""vLLM on a CPU: its engine in this process, step by step."""
+"""vLLM: its engine in this process, step by step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "2"}  # the latter in GB, on a CPU
 
 import torch
 import vllm
@@ -16,11 +16,12 @@ from vllm.inputs import TokensPrompt
 
 
 class Vllm:
-    def load(self, model: str, threads: int, **options: Any) -> dict[str, Any]:
+    def load(self, model: str, threads: int, device: str, dtype: str, **options: Any) -> dict[str, Any]:
+        """`device` is the one that this vLLM was built for."""
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = f"0-{threads - 1}"
         arguments = EngineArgs(
             model=model,
-            dtype="float32",
+            dtype=dtype,
             max_model_len=4096,
             max_num_seqs=32,
             enable_prefix_caching=False,
