@@ -44,7 +44,7 @@ def growth(
 
 def disturbance(worker: Worker, vocab: int, tokens: int = 3500) -> list[Row]:
     streams, (long,) = random_prompts(4, 256, vocab, seed=2), random_prompts(1, tokens, vocab, seed=3)
-    found = worker.call("disturbed", prompts=streams, long=long, count=60, slowdown=1.7).result
+    found = worker.call("disturbed", prompts=streams, long=long, count=60, slowdown=1.5).result
     worker.call("finish")
     alone, beside = statistics.median(found["alone"]), sorted(found["beside"])
     p99 = beside[min(int(0.99 * len(beside)), len(beside) - 1)]
