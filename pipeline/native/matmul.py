@@ -41,7 +41,7 @@ def multiply(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int,
         _multiply_scaled(x, rows, weights, scales, out, first, last, add)
         return
     depth, panel, columns = weights.shape[1], weights.shape[1] * LANES, out.shape[1]
-    ahead = 0 if rows <= ROWS_OF_FOUR else panel if rows <= TILE_ROWS else 2 * panel
+    ahead = _ahead(rows, panel)
     step = DEPTH if rows > TILE_ROWS else depth  # panels that are read once are read from end to end
     for k in range(0, depth, step):
         some, at = min(depth - k, step), first * panel + k * LANES
@@ -55,19 +55,25 @@ def _multiply_scaled(x: Any, rows: int, weights: Any, scales: Any, out: Any, fir
     """Group after group: its product with the integers, times their scales."""
     depth, panel = weights.shape[1], weights.shape[1] * LANES
     together = 4 if WIDE_REGISTERS or rows <= ROWS_OF_TWO else 1
-    part = np.empty((rows, together * LANES), np.float32)
+    part, ahead = np.empty((rows, together * LANES), np.float32), _ahead(rows, panel)
     for p in range(first, last, together):
         panels = min(together, last - p)
         for g in range(scales.shape[1]):
             k = g * GROUP
             some, at = min(depth - k, GROUP), p * panel + k * LANES
-            product(x, k, depth, rows, weights, at, panel, panels, panel, some, part, START, part.shape[1], NO)
+            product(x, k, depth, rows, weights, at, panel, panels, ahead, some, part, START, part.shape[1], NO)
             for r in range(rows):
                 for i in range(panels):
                     for c in range(LANES):
                         column = (p + i) * LANES + c
                         before = out[r, column] if add or g else ZERO
                         out[r, column] = fma(part[r, i * LANES + c], scales[p + i, g, c], before)
+
+
+@numba.njit(nogil=True)
+def _ahead(rows: int, panel: int) -> int:
+    """Four panels at a time are streams enough; of two, the next are asked for while the first rows are computed."""
+    return 0 if rows <= ROWS_OF_FOUR else panel if rows <= TILE_ROWS else 2 * panel
 
 
 @numba.njit(nogil=True, error_model="numpy")
