@@ -182,9 +182,8 @@ class Engine:
         self._steps += 1
         self._last_batch = len(chunks)
         try:
-            begin = time.perf_counter()
+            begin, decodes = time.perf_counter(), sum(chunk.decodes for chunk in chunks)
             outputs = self._run(chunks)
-            decodes = sum(chunk.length == 1 for chunk in chunks)
             prefill = sum(chunk.length for chunk in chunks) - decodes
             self.scheduler.budget.observe(decodes, prefill, time.perf_counter() - begin)
             return outputs

@@ -36,6 +36,11 @@ class Chunk:
     def samples(self) -> bool:
         return self.stop == self.sequence.length
 
+    @property
+    def decodes(self) -> bool:
+        """Whether it continues an answer, however short a prompt's chunk may be. Asked before the step."""
+        return self.length == 1 and self.samples and bool(self.sequence.output)
+
 
 class Scheduler:
     def __init__(

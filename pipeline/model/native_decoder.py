@@ -85,9 +85,7 @@ class NativeDecoder:
         if self._scratch is None or self._scratch.weights.shape[2] != block_size:
             rows = self._group * self._tile_queries
             self._scratch = new_scratch(self._team.members, rows, block_size, self.config.head_size)
-        tokens = Batch(
-            positions.numpy(), batch.slot_mapping.numpy(), batch.block_tables.numpy(), self._tiles(batch.query_lens)
-        )
+        tokens = Batch(positions.numpy(), batch.slot_mapping.numpy(), batch.block_tables.numpy(), self._tiles(batch))
         out = np.empty_like(x)
         self._team.run(forward, x, out, tokens, self._weights, cache, self._buffers, self._scratch)
         return torch.from_numpy(out)
@@ -106,11 +104,13 @@ class NativeDecoder:
     def _tile_queries(self) -> int:
         return max(1, QUERY_ROWS // self._group)
 
-    def _tiles(self, query_lens: tuple[int, ...]) -> np.ndarray:
+    def _tiles(self, batch: PagedBatch) -> np.ndarray:
+        """Those that take longest first: whoever of the team is done early finds a short one left."""
         tiles, row, most = [], 0, self._tile_queries
-        for sequence, length in enumerate(query_lens):
+        for sequence, length in enumerate(batch.query_lens):
             tiles += [(sequence, row + at, min(most, length - at)) for at in range(0, length, most)]
             row += length
+        tiles.sort(key=lambda tile: -tile[2] * batch.context_lens[tile[0]])
         return np.array(tiles, np.int64)
 
     def _new_buffers(self, rows: int) -> Buffers:

@@ -89,44 +89,30 @@ def attend(
     """
     rows = queries * heads
     mine, weights, sums = scratch.q[thread], scratch.weights[thread], scratch.out[thread]
-    kept = scratch.kept[thread]
+    kept, keys, values = scratch.kept[thread], cache.keys, cache.values
     width, size = mine.shape[1], weights.shape[1]
+    parts = width // LANES
     for r in range(rows):
         at = (head * heads + r % heads) * width
         for i in range(width):
             mine[r, i], sums[r, i] = q[first + r // heads, at + i], _ZERO
         kept[r, 0], kept[r, 1] = _NEVER, _ZERO
     end = position + queries  # of what the last query sees
-    block = cache.keys.shape[2] * size * width
+    block = keys.shape[2] * size * width
     for b in range((end + size - 1) // size):
-        at = (layer * cache.keys.shape[1] + table[b]) * block + head * size * width
+        at = (layer * keys.shape[1] + table[b]) * block + head * size * width
         following = table[b + 1] if (b + 1) * size < end else table[b]
         ahead = (following - table[b]) * block
         tokens = min(size, end - b * size)
         panels = (tokens + LANES - 1) // LANES
-        product(mine, START, width, rows, cache.keys, at, LANES * width, panels, ahead, width, weights, START, size, NO)
+        product(mine, START, width, rows, keys, at, LANES * width, panels, ahead, width, weights, START, size, NO)
         for r in range(rows):
             seen = min(size, position + r // heads + 1 - b * size)
             if seen > 0:
                 soften(weights, r * size, size, seen, sums, r * width, width, kept, r)
             else:
                 weights[r] = _ZERO
-        product(
-            weights,
-            START,
-            size,
-            rows,
-            cache.values,
-            at,
-            LANES * size,
-            width // LANES,
-            ahead,
-            tokens,
-            sums,
-            START,
-            width,
-            YES,
-        )
+        product(weights, START, size, rows, values, at, LANES * size, parts, ahead, tokens, sums, START, width, YES)
     for r in range(rows):
         at = (head * heads + r % heads) * width
         share = _ONE / kept[r, 1]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.budget import SMALLEST_CHUNK, SMALLEST_SHARE, TokenBudget
+from pipeline.engine.budget import FIRST_CHUNK, SMALLEST_CHUNK, SMALLEST_SHARE, TokenBudget
 
 
 def learnt(step_seconds: float | None, decode: float = 0.02, token: float = 0.001) -> TokenBudget:
@@ -29,8 +29,8 @@ def test_the_limit_is_kept_by_what_was_measured() -> None:
 
 
 def test_prompts_advance_when_decodes_alone_take_too_long() -> None:
-    assert learnt(0.01).prefill(4) == pytest.approx(SMALLEST_SHARE * 20, abs=1)
-    assert learnt(0.01, token=1.0).prefill(4) == 1
+    assert learnt(0.01, token=0.0002).prefill(4) == pytest.approx(SMALLEST_SHARE * 100, abs=1)
+    assert learnt(0.01, token=1.0).prefill(4) == SMALLEST_CHUNK
 
 
 def test_the_number_of_tokens_stays_a_limit() -> None:
@@ -39,9 +39,9 @@ def test_the_number_of_tokens_stays_a_limit() -> None:
 
 def test_to_begin_with_a_small_chunk_is_measured() -> None:
     budget = TokenBudget(512, 0.1)
-    assert budget.prefill(4) == SMALLEST_CHUNK
+    assert budget.prefill(4) == FIRST_CHUNK
     budget.observe(0, 100, 0.1)  # a prompt alone
-    assert budget.prefill(4) == SMALLEST_CHUNK, "what decodes take isn't known yet"
+    assert budget.prefill(4) == FIRST_CHUNK, "what decodes take isn't known yet"
     budget.observe(4, 16, 0.036)
     assert budget.prefill(4) == pytest.approx(80, abs=1)
 

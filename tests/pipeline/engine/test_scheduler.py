@@ -139,3 +139,13 @@ def test_idle() -> None:
     scheduler = make()
     assert scheduler.idle
     assert scheduler.schedule() == []
+
+
+def test_a_prompts_last_token_is_no_decode() -> None:
+    """However short a chunk of a prompt is, what it takes isn't learnt as the time of a decode."""
+    sequence = Sequence(0, Prompt([1, 2, 3]), SamplingParams(), 4, (0, 0), frozenset())
+    assert not Chunk(sequence, 1, 2).decodes
+    assert not Chunk(sequence, 2, 3).decodes
+    sequence.output.append(4)
+    assert Chunk(sequence, 3, 4).decodes
+    assert not Chunk(sequence, 2, 3).decodes, "recomputed after it was preempted"
