@@ -38,7 +38,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--work", type=Path, default=PROJECT / "build" / "benchmarks", help="weights and logs")
     add("--output", type=Path, default=PROJECT / "build" / "benchmarks" / "engine.json")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bfloat16, the first four parts")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bfloat16, without int8 and default")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=5)
     add("--vllm", type=Path, metavar="PYTHON", help="of an environment that has vllm")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +15,7 @@ from pipeline.config import DecoderConfig
 from pipeline.native.compiled import project
 from pipeline.native.packing import Packed, allocate
 from pipeline.native.team import Team
+from training.hardware import processor_name
 
 SIZE = 2048
 READ_BYTES = 512 * 2**20
@@ -31,34 +29,36 @@ class Machine:
     flops: float
 
 
-class Probe(Protocol):
-    """Measures the device of this `name`."""
+class Probe:
+    """Measures the device of this `name` in each round of the benchmark; `machine` is the median of the rounds, as the
+    engines' times are."""
 
     name: str
 
+    def __init__(self) -> None:
+        self._seen: list[Machine] = []
+
     @property
-    def machine(self) -> Machine: ...
+    def machine(self) -> Machine:
+        bandwidths, flops = zip(*((m.bandwidth, m.flops) for m in self._seen), strict=True)
+        return Machine(statistics.median(bandwidths), statistics.median(flops))
 
-    def measure(self) -> None: ...
+    def measure(self) -> None:
+        raise NotImplementedError
 
 
-class CpuProbe:
-    """Measures in each round of the benchmark, by the best of several ways to do each; `machine` is the median of the
-    rounds, as the engines' times are."""
+class CpuProbe(Probe):
+    """By the best of several ways to read and to multiply in float32."""
 
     def __init__(self, threads: int) -> None:
-        self.threads, self.name = threads, processor()
+        super().__init__()
+        self.threads, self.name = threads, processor_name()
         self._a, self._b = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
         self._long = torch.ones(READ_BYTES // 4)
         self._team = Team(threads, 1)
         weights = allocate(SIZE, READ_BYTES // 4 // SIZE, "float32", 1)
         weights.values[:] = 1
         self._weights, self._square = weights, self._pack(SIZE)
-        self._seen: list[Machine] = []
-
-    @property
-    def machine(self) -> Machine:
-        return median_of(self._seen)
 
     def measure(self) -> None:
         torch.set_num_threads(self.threads)
@@ -82,18 +82,14 @@ class CpuProbe:
         self._team.run(project, row, self._weights, np.empty((1, SIZE), np.float32))
 
 
-class CudaProbe:
-    """The same of a GPU, with bfloat16 products."""
+class CudaProbe(Probe):
+    """With bfloat16 products."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.name = torch.cuda.get_device_name()
         self._square = torch.randn(4 * SIZE, 4 * SIZE, device="cuda", dtype=torch.bfloat16)
         self._long = torch.ones(4 * READ_BYTES // 4, device="cuda")
-        self._seen: list[Machine] = []
-
-    @property
-    def machine(self) -> Machine:
-        return median_of(self._seen)
 
     def measure(self) -> None:
         products = _best(lambda: self._waited(lambda: self._square @ self._square))
@@ -104,18 +100,6 @@ class CudaProbe:
     def _waited(function: Callable[[], object]) -> None:
         function()
         torch.cuda.synchronize()
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
-def median_of(machines: list[Machine]) -> Machine:
-    bandwidths, flops = zip(*((m.bandwidth, m.flops) for m in machines), strict=True)
-    return Machine(statistics.median(bandwidths), statistics.median(flops))
 
 
 def _best(function: Callable[[], object], times: int = 3) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 
 from pipeline.engine.engine import Engine, EngineConfig
 from pipeline.engine.memory import CacheBudget
@@ -43,6 +42,8 @@ QUESTIONS = (
 
 def compare(weights: Path, tokenizer: Path, storages: tuple[WeightStorage, ...], threads: int) -> list[Row]:
     """Answers of 2,000 tokens together by the float32 model, each of them followed by the others token by token."""
+    from transformers import AutoTokenizer
+
     words = AutoTokenizer.from_pretrained(tokenizer)
     prompts = [
         words.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, return_dict=False)

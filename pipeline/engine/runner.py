@@ -93,7 +93,7 @@ class Runner:
         batch = PagedBatch(
             query_lens=tuple(c.length for c in chunks),
             context_lens=tuple(c.stop for c in chunks),
-            block_tables=moved(torch.tensor(tables, dtype=torch.int32), self.device),
+            block_tables=to_device(tables, torch.int32, self.device),
             slot_mapping=to_device(slots, torch.int64, self.device),
         )
         return self.model(self._embed(chunks), to_device(positions, torch.int64, self.device), self.cache, batch)

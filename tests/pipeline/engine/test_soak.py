@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -62,7 +61,7 @@ class Costless:
 
 
 class Traffic:
-    """Requests of every kind; some are left by their callers, some end by a stop string, a few are refused."""
+    """Requests of every kind; some are left by their callers, a few are refused."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -124,11 +123,6 @@ class Traffic:
 def resident() -> int:
     gc.collect()
     return psutil.Process().memory_info().rss
-
-
-@pytest.fixture
-def traffic() -> Callable[[int], Traffic]:
-    return Traffic
 
 
 @pytest.mark.parametrize("requests", [4000, pytest.param(86_400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
