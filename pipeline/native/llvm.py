@@ -1,4 +1,4 @@
-"""What numba lacks and LLVM has: fused multiply-adds, powers of two from bits, atomic counters, a thread's yield."""
+"""What numba lacks and LLVM has: fused multiply-adds, vectors, atomic counters, a thread's yield."""
 
 from __future__ import annotations
 
@@ -26,15 +26,23 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return types.float32(types.float32, types.float32, types.float32), generate
 
 
-@intrinsic
-def power_of_two(typing: Any, exponent: Any) -> Any:
-    """2 ** exponent as float32, for an int32 from -126 to 127."""
+def integer(value: int) -> ir.Constant:
+    return ir.Constant(ir.IntType(64), value)
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        biased = builder.add(args[0], ir.Constant(ir.IntType(32), 127))
-        return builder.bitcast(builder.shl(biased, ir.Constant(ir.IntType(32), 23)), ir.FloatType())
 
-    return types.float32(types.int32), generate
+def splat(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
+    """A vector of `lanes` times the same."""
+    empty, positions = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), ir.VectorType(ir.IntType(32), lanes)
+    one = builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(one, empty, ir.Constant(positions, [0] * lanes))
+
+
+def call(builder: ir.IRBuilder, name: str, *args: Any) -> Any:
+    """LLVM's function of float32, or of vectors of it."""
+    kind = args[0].type
+    suffix = f"v{kind.count}f32" if isinstance(kind, ir.VectorType) else "f32"
+    function = ir.FunctionType(kind, [kind] * len(args))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), args)
 
 
 def prefetch_line(builder: ir.IRBuilder, place: Any) -> None:

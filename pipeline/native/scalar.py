@@ -6,31 +6,49 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
-from .llvm import fma, power_of_two
+from .llvm import call
 
-LOG2_E = np.float32(1.44269504)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-LOWEST = np.float32(-87.0)
-_HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
-EXP = tuple(
-    np.float32(c)
-    for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-)
-"""Coefficients of the polynomial of exp_negative, the highest first."""
-_P0, _P1, _P2, _P3, _P4, _P5 = EXP
+_LOG2_E = 1.44269504
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+_LOWEST = -87.0
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 
 
-@numba.njit(inline="always")
-def exp_negative(x: Any) -> Any:
-    """e**x for x <= 0, to 2 units in the last place; 0 below -87, NaN for NaN. The polynomial is that of Cephes' expf
-    (Moshier, 1989)."""
-    above = LOWEST if x < LOWEST else x
-    n = np.floor(fma(above, LOG2_E, _HALF))
-    r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, above))
-    p = fma(fma(fma(fma(fma(_P0, r, _P1), r, _P2), r, _P3), r, _P4), r, _P5)
-    value = (fma(p, r * r, r) + _ONE) * power_of_two(np.int32(n))
-    return _ZERO if x < LOWEST else value
+def emit_exp_negative(builder: ir.IRBuilder, x: Any) -> Any:
+    """e**x of a float32 or a vector of them, for x <= 0, to 2 units in the last place; 0 below -87, NaN for NaN. The
+    polynomial is that of Cephes' expf (Moshier, 1989)."""
+    lanes = x.type.count if isinstance(x.type, ir.VectorType) else None
+    whole = ir.VectorType(ir.IntType(32), lanes) if lanes else ir.IntType(32)
+
+    def constant(value: Any, kind: Any = x.type) -> ir.Constant:
+        return ir.Constant(kind, [value] * lanes if lanes else value)
+
+    def number(value: float) -> ir.Constant:
+        return constant(float(np.float32(value)))
+
+    low = builder.fcmp_ordered("<", x, number(_LOWEST))
+    above = builder.select(low, number(_LOWEST), x)
+    n = call(builder, "floor", call(builder, "fma", above, number(_LOG2_E), number(0.5)))
+    minus = builder.fsub(number(-0.0), n)
+    r = call(builder, "fma", minus, number(_LN2_LOW), call(builder, "fma", minus, number(_LN2_HIGH), above))
+    p = number(_EXP[0])
+    for coefficient in _EXP[1:]:
+        p = call(builder, "fma", p, r, number(coefficient))
+    mantissa = builder.fadd(call(builder, "fma", p, builder.fmul(r, r), r), number(1.0))
+    biased = builder.add(builder.fptosi(n, whole), constant(127, whole))
+    power = builder.bitcast(builder.shl(biased, constant(23, whole)), x.type)
+    return builder.select(low, number(0.0), builder.fmul(mantissa, power))
+
+
+@intrinsic
+def exp_negative(typing: Any, x: Any) -> Any:
+    """`emit_exp_negative` of one."""
+    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
 
 
 @numba.njit(inline="always")

@@ -18,7 +18,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from .llvm import prefetch_line
+from .llvm import call, integer, prefetch_line, splat
 
 LANES = 16
 """Columns of a panel."""
@@ -84,13 +84,13 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
         return data
 
     def times(value: Any, number: int) -> Any:
-        return builder.mul(value, _constant(number))
+        return builder.mul(value, integer(number))
 
     x_rows = [pointer(3, x, x_at, times(x_stride, r)) for r in range(most)]
     w_panels = [pointer(6, weights, weights_at, times(panel_stride, p)) for p in range(panels)]
     out_rows = [
         [
-            builder.bitcast(pointer(11, out, out_at, times(out_stride, r), _constant(LANES * p)), _VECTOR.as_pointer())
+            builder.bitcast(pointer(11, out, out_at, times(out_stride, r), integer(LANES * p)), _VECTOR.as_pointer())
             for p in range(panels)
         ]
         for r in range(most)
@@ -99,7 +99,7 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
     blocks = [builder.append_basic_block(f"tile_{count}_{panels}") for count in range(1, most + 1)]
     switch = builder.switch(rows, blocks[-1])
     for count, block in enumerate(blocks, start=1):
-        switch.add_case(_constant(count), block)
+        switch.add_case(integer(count), block)
         builder.position_at_end(block)
         _multiply(
             builder, x_rows[:count], w_panels, out_rows[:count], depth, ahead if prefetching else None, stored, add
@@ -133,17 +133,17 @@ def _multiply(
     def accumulate(k: Any) -> None:
         columns = [_load(builder, w, k, stored) for w in w_panels]
         for w in w_panels if ahead is not None else ():
-            prefetch_line(builder, builder.gep(w, [builder.add(builder.mul(k, _constant(LANES)), ahead)]))
+            prefetch_line(builder, builder.gep(w, [builder.add(builder.mul(k, integer(LANES)), ahead)]))
         for x, of_row in zip(x_rows, sums, strict=True):
-            value = _broadcast(builder, builder.load(builder.gep(x, [k])))
+            value = splat(builder, builder.load(builder.gep(x, [k])), LANES)
             for total, column in zip(of_row, columns, strict=True):
-                builder.store(_fma(builder, value, column, builder.load(total)), total)
+                builder.store(call(builder, "fma", value, column, builder.load(total)), total)
 
-    whole = builder.and_(depth, _constant(-UNROLL))
-    with cgutils.for_range_slice(builder, _constant(0), whole, _constant(UNROLL)) as (k, _):
+    whole = builder.and_(depth, integer(-UNROLL))
+    with cgutils.for_range_slice(builder, integer(0), whole, integer(UNROLL)) as (k, _):
         for step in range(UNROLL):
-            accumulate(builder.add(k, _constant(step)))
-    with cgutils.for_range_slice(builder, whole, depth, _constant(1)) as (k, _):
+            accumulate(builder.add(k, integer(step)))
+    with cgutils.for_range_slice(builder, whole, depth, integer(1)) as (k, _):
         accumulate(k)
     for total, place in places:
         builder.store(builder.load(total), place, align=4)
@@ -151,7 +151,7 @@ def _multiply(
 
 def _load(builder: ir.IRBuilder, panel: Any, k: Any, stored: ir.Type) -> Any:
     """Row k of a panel, widened to float32."""
-    place = builder.gep(panel, [builder.mul(k, _constant(LANES))])
+    place = builder.gep(panel, [builder.mul(k, integer(LANES))])
     kind = ir.VectorType(stored, LANES)
     values = builder.load(builder.bitcast(place, kind.as_pointer()), align=stored.width // 8 if stored != _F32 else 4)
     if stored == _F32:
@@ -161,19 +161,3 @@ def _load(builder: ir.IRBuilder, panel: Any, k: Any, stored: ir.Type) -> Any:
         bits = builder.shl(builder.zext(values, wide), ir.Constant(wide, [16] * LANES))
         return builder.bitcast(bits, _VECTOR)
     return builder.sitofp(builder.sext(values, wide), _VECTOR)
-
-
-def _broadcast(builder: ir.IRBuilder, value: Any) -> Any:
-    empty = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(empty, value, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
-
-
-def _fma(builder: ir.IRBuilder, a: Any, b: Any, c: Any) -> Any:
-    kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
-    return builder.call(function, [a, b, c])
-
-
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_I64, value)
