@@ -45,6 +45,34 @@ def call(builder: ir.IRBuilder, name: str, *args: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), args)
 
 
+class Strided:
+    """Pointers a stride apart, that move on together: in a loop they take a register for each three and two for all.
+
+    LLVM would give each one of its own, and have too few; so each loop's step hides from it how they hang together.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, first: Any, stride: Any, count: int) -> None:
+        """`stride`: elements from one to the next."""
+        self.builder, self.count = builder, count
+        self.strides = [integer(0), stride, builder.mul(stride, integer(2))]
+        firsts = [builder.gep(first, [builder.mul(stride, integer(i))]) for i in range(0, count, 3)]
+        self.firsts = [cgutils.alloca_once_value(builder, place) for place in firsts]
+
+    def pointers(self) -> list[Any]:
+        """Where they stand now."""
+        self._now = []
+        for first in self.firsts:
+            value = self.builder.load(first)
+            kind = ir.FunctionType(value.type, [value.type])
+            self._now.append(self.builder.asm(kind, "", "=r,0", [value], False))
+        return [self.builder.gep(self._now[i // 3], [self.strides[i % 3]]) for i in range(self.count)]
+
+    def advance(self, elements: int) -> None:
+        """From where they stood."""
+        for first, now in zip(self.firsts, self._now, strict=True):
+            self.builder.store(self.builder.gep(now, [integer(elements)]), first)
+
+
 def prefetch_line(builder: ir.IRBuilder, place: Any) -> None:
     """Asks for a line of memory before it is needed; the place may lie anywhere."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)

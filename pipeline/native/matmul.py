@@ -22,9 +22,6 @@ half a panel each (6 rows and a panel: 12 sums, 2 columns, a factor); AVX-512 32
 DEPTH = 768
 """A tile's rows over this depth stay in the first-level cache: 8 * 768 * 4 bytes = 24 KiB."""
 
-MANY_ROWS = 32
-"""More rows than this come from beyond the second-level cache: four panels are multiplied with each tile of them."""
-
 ZERO = np.float32(0)
 
 START, NO, YES = np.int64(0), np.bool_(False), np.bool_(True)
@@ -94,45 +91,36 @@ def product(
     add: bool,
 ) -> None:
     """`tile` for any number of rows and panels. Few rows leave registers for several panels: more sums under way, and
-    more streams from memory, of which one alone is slower than the memory."""
-    tiles, stride = (rows + TILE_ROWS - 1) // TILE_ROWS, panel_stride
-    together = 4 if rows > MANY_ROWS or rows <= ROWS_OF_FOUR else 2
-    for done in range(0, panels, together):
-        last = min(done + together, panels)
-        row = 0
+    more streams from memory, of which one alone is slower than the memory.
+
+    Panels stay near while all rows are multiplied with them. Each tile of rows asks for its part of the panels that
+    come `ahead` elements later, so that memory and products are at work at the same time.
+    """
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    together = 4 if rows <= ROWS_OF_FOUR else 2 if (rows + tiles - 1) // tiles <= ROWS_OF_TWO else 1
+    parts = 4 if tiles >= 4 else 2 if tiles >= 2 else 1
+    stride, p = panel_stride, 0
+    while p < panels:
+        some, row = together if p + together <= panels else 1, 0
         for t in range(tiles):
             count = (rows - row + tiles - t - 1) // (tiles - t)  # of 9 rows 5 and 4: one alone would wait for its sums
-            a, p = x_at + row * x_stride, done
-            while p < last:
-                w, o = weights_at + p * stride, out_at + row * out_stride + p * LANES
-                if count <= ROWS_OF_FOUR and p + 4 <= last and ahead == 0:
-                    tile(ROWS_OF_FOUR, 4, count, x, a, x_stride, weights, w, stride, 0, depth, out, o, out_stride, add)
-                    p += 4
-                elif count <= ROWS_OF_FOUR and p + 4 <= last:
-                    tile(
-                        ROWS_OF_FOUR,
-                        4,
-                        count,
-                        x,
-                        a,
-                        x_stride,
-                        weights,
-                        w,
-                        stride,
-                        ahead,
-                        depth,
-                        out,
-                        o,
-                        out_stride,
-                        add,
-                    )
-                    p += 4
-                elif count <= ROWS_OF_TWO and p + 2 <= last:
-                    tile(
-                        ROWS_OF_TWO, 2, count, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add
-                    )
-                    p += 2
-                else:
-                    tile(TILE_ROWS, 1, count, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-                    p += 1
+            a, w, o = x_at + row * x_stride, weights_at + p * stride, out_at + row * out_stride + p * LANES
+            s = ahead + depth * LANES * t // parts if t < parts else 0
+            if some == 4 and ahead == 0:
+                tile(ROWS_OF_FOUR, 4, 0, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            elif some == 4:
+                tile(ROWS_OF_FOUR, 4, 1, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            elif some == 2 and parts == 1:
+                tile(ROWS_OF_TWO, 2, 1, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            elif some == 2 and parts == 2:
+                tile(ROWS_OF_TWO, 2, 2, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            elif some == 2:
+                tile(ROWS_OF_TWO, 2, 4, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            elif parts == 1:
+                tile(TILE_ROWS, 1, 1, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            elif parts == 2:
+                tile(TILE_ROWS, 1, 2, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
+            else:
+                tile(TILE_ROWS, 1, 4, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
             row += count
+        p += some

@@ -18,12 +18,15 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-from .llvm import call, integer, prefetch_line, splat
+from .llvm import Strided, call, integer, prefetch_line, splat
 
 LANES = 16
 """Columns of a panel."""
 
 UNROLL = 4
+
+LINE_BYTES = 64
+"""What memory is read in."""
 
 _F32, _I8, _I16, _I32, _I64 = ir.FloatType(), *(ir.IntType(bits) for bits in (8, 16, 32, 64))
 _VECTOR = ir.VectorType(_F32, LANES)
@@ -36,6 +39,7 @@ def tile(
     typing: Any,
     most: Any,
     panels: Any,
+    parts: Any,
     rows: Any,
     x: Any,
     x_at: Any,
@@ -52,106 +56,123 @@ def tile(
 ) -> Any:
     """out[r, c] = sum over k < depth of x[r, k] * weights[c // 16, k, c % 16], or with `add` that much more.
 
-    `rows` is at least 1 and at most the constant `most`, `panels` a constant; `ahead` elements behind each weight lies
-    one that is needed soon and asked for now (a constant 0: none). x, weights and out are contiguous arrays; `…_at` is
-    the first element that is meant, counted in the flattened array, `…_stride` the elements from one row or panel to
-    the next. x and out are float32; weights float32, bfloat16 as uint16, or int8.
+    `rows` is at least 1 and at most the constant `most`, `panels` a constant. x, weights and out are contiguous arrays;
+    `…_at` is the first element that is meant, counted in the flattened array, `…_stride` the elements from one row or
+    panel to the next. x and out are float32; weights float32, bfloat16 as uint16, or int8.
+
+    Meanwhile memory is asked for what is needed soon: for each panel as much as one of so many equal `parts` of it
+    takes (a constant; 0: nothing), from `ahead` elements behind the panel on.
     """
-    if not isinstance(most, types.IntegerLiteral) or not isinstance(panels, types.IntegerLiteral):
-        raise TypingError("most and panels must be constants")
+    if not all(isinstance(each, types.IntegerLiteral) for each in (most, panels, parts)):
+        raise TypingError("most, panels and parts must be constants")
     if weights.dtype not in _STORED:
         raise TypingError(f"weights of {weights.dtype} can't be multiplied")
-    integers = types.intp, types.intp
-    none = isinstance(ahead, types.IntegerLiteral) and ahead.literal_value == 0
-    ahead = ahead if none else types.intp
-    signature = types.void(
-        most, panels, types.intp, x, *integers, weights, *integers, ahead, types.intp, out, *integers, types.boolean
-    )
-    return signature, _generate
+    one, two = types.intp, (types.intp, types.intp)
+    return types.void(most, panels, parts, one, x, *two, weights, *two, *two, out, *two, types.boolean), _generate
 
 
 def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-    """Code for each number of rows, of which one is chosen."""
-    most, panels = signature.args[0].literal_value, signature.args[1].literal_value
-    rows, x, x_at, x_stride, weights, weights_at, panel_stride, ahead, depth, out, out_at, out_stride, add = args[2:]
-    prefetching = not isinstance(signature.args[9], types.IntegerLiteral)
-    stored = _STORED[signature.args[6].dtype]
+    """Calls the function for the number of rows."""
+    most, panels, parts = (kind.literal_value for kind in signature.args[:3])
+    stored = _STORED[signature.args[7].dtype]
 
-    def pointer(position: int, value: Any, *offsets: Any) -> Any:
-        data = make_array(signature.args[position])(context, builder, value).data
-        for offset in offsets:
-            data = builder.gep(data, [offset])
-        return data
+    def pointer(array: int) -> Any:
+        """To what is meant of the array at this place among the arguments; behind it stands where that is."""
+        data = make_array(signature.args[array])(context, builder, args[array]).data
+        return builder.gep(data, [args[array + 1]])
 
-    def times(value: Any, number: int) -> Any:
-        return builder.mul(value, integer(number))
-
-    x_rows = [pointer(3, x, x_at, times(x_stride, r)) for r in range(most)]
-    w_panels = [pointer(6, weights, weights_at, times(panel_stride, p)) for p in range(panels)]
-    out_rows = [
-        [
-            builder.bitcast(pointer(11, out, out_at, times(out_stride, r), integer(LANES * p)), _VECTOR.as_pointer())
-            for p in range(panels)
-        ]
-        for r in range(most)
-    ]
+    values = [pointer(4), args[6], pointer(7), *args[9:12], pointer(12), *args[14:]]
     end = builder.append_basic_block("tiled")
     blocks = [builder.append_basic_block(f"tile_{count}_{panels}") for count in range(1, most + 1)]
-    switch = builder.switch(rows, blocks[-1])
+    switch = builder.switch(args[3], blocks[-1])
     for count, block in enumerate(blocks, start=1):
         switch.add_case(integer(count), block)
         builder.position_at_end(block)
-        _multiply(
-            builder, x_rows[:count], w_panels, out_rows[:count], depth, ahead if prefetching else None, stored, add
-        )
+        builder.call(_function(builder.module, count, panels, parts, stored), values)
         builder.branch(end)
     builder.position_at_end(end)
     return context.get_dummy_value()
 
 
+def _function(module: ir.Module, rows: int, panels: int, parts: int, stored: ir.Type) -> ir.Function:
+    """One of its own for each kind of tile: within another it would share that one's registers, and have too few."""
+    name = f"megrez_tile_{rows}_{panels}_{parts}_{stored}"
+    if name in module.globals:
+        return module.globals[name]
+    float_, weight = _F32.as_pointer(), stored.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [float_, _I64, weight, _I64, _I64, _I64, float_, _I64, ir.IntType(1)])
+    function = ir.Function(module, kind, name)
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block())
+    _multiply(builder, rows, panels, parts, stored, *function.args)
+    builder.ret_void()
+    return function
+
+
 def _multiply(
     builder: ir.IRBuilder,
-    x_rows: list[Any],
-    w_panels: list[Any],
-    out_rows: list[list[Any]],
-    depth: Any,
-    ahead: Any,
+    rows: int,
+    panels: int,
+    parts: int,
     stored: ir.Type,
+    x: Any,
+    x_stride: Any,
+    weights: Any,
+    panel_stride: Any,
+    ahead: Any,
+    depth: Any,
+    out: Any,
+    out_stride: Any,
     add: Any,
 ) -> None:
-    """Pointers to the first elements of rows and panels, and to the vectors of the result."""
-    sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in w_panels] for _ in x_rows]
-    places = [(s, o) for of_row, outs in zip(sums, out_rows, strict=True) for s, o in zip(of_row, outs, strict=True)]
+    """Pointers to the first elements that are meant."""
+    line = LINE_BYTES * 8 // (32 if stored == _F32 else stored.width)  # in elements
+    lines = -(-UNROLL * LANES // (line * parts)) if parts else 0  # to ask for in an unrolled step, of each panel
+    x_rows, columns = Strided(builder, x, x_stride, rows), Strided(builder, weights, panel_stride, panels)
+    asked = Strided(builder, builder.gep(weights, [ahead]), panel_stride, panels if lines else 0)
+    places = [
+        builder.bitcast(builder.gep(row, [integer(LANES * p)]), _VECTOR.as_pointer())
+        for row in Strided(builder, out, out_stride, rows).pointers()
+        for p in range(panels)
+    ]
+    sums = [cgutils.alloca_once(builder, _VECTOR) for _ in places]
     with builder.if_else(add) as (then, otherwise):
         with then:
-            for total, place in places:
+            for total, place in zip(sums, places, strict=True):
                 builder.store(builder.load(place, align=4), total)
         with otherwise:
-            for total, _ in places:
+            for total in sums:
                 builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
 
-    def accumulate(k: Any) -> None:
-        columns = [_load(builder, w, k, stored) for w in w_panels]
-        for w in w_panels if ahead is not None else ():
-            prefetch_line(builder, builder.gep(w, [builder.add(builder.mul(k, integer(LANES)), ahead)]))
-        for x, of_row in zip(x_rows, sums, strict=True):
-            value = splat(builder, builder.load(builder.gep(x, [k])), LANES)
-            for total, column in zip(of_row, columns, strict=True):
-                builder.store(call(builder, "fma", value, column, builder.load(total)), total)
+    def accumulate(steps: int) -> None:
+        xs, ws = x_rows.pointers(), columns.pointers()
+        for place in asked.pointers():
+            for i in range(lines):
+                prefetch_line(builder, builder.gep(place, [integer(line * i)]))
+        for k in range(steps):
+            column = [_load(builder, w, k, stored) for w in ws]
+            for r, at in enumerate(xs):
+                value = splat(builder, builder.load(builder.gep(at, [integer(k)])), LANES)
+                for p in range(panels):
+                    total = sums[r * panels + p]
+                    builder.store(call(builder, "fma", value, column[p], builder.load(total)), total)
+        x_rows.advance(steps)
+        columns.advance(LANES * steps)
+        asked.advance(line * lines)
 
     whole = builder.and_(depth, integer(-UNROLL))
-    with cgutils.for_range_slice(builder, integer(0), whole, integer(UNROLL)) as (k, _):
-        for step in range(UNROLL):
-            accumulate(builder.add(k, integer(step)))
-    with cgutils.for_range_slice(builder, whole, depth, integer(1)) as (k, _):
-        accumulate(k)
-    for total, place in places:
+    with cgutils.for_range_slice(builder, integer(0), whole, integer(UNROLL)):
+        accumulate(UNROLL)
+    with cgutils.for_range_slice(builder, whole, depth, integer(1)):
+        accumulate(1)
+    for total, place in zip(sums, places, strict=True):
         builder.store(builder.load(total), place, align=4)
 
 
-def _load(builder: ir.IRBuilder, panel: Any, k: Any, stored: ir.Type) -> Any:
+def _load(builder: ir.IRBuilder, panel: Any, k: int, stored: ir.Type) -> Any:
     """Row k of a panel, widened to float32."""
-    place = builder.gep(panel, [builder.mul(k, integer(LANES))])
+    place = builder.gep(panel, [integer(LANES * k)])
     kind = ir.VectorType(stored, LANES)
     values = builder.load(builder.bitcast(place, kind.as_pointer()), align=stored.width // 8 if stored != _F32 else 4)
     if stored == _F32:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.native.matmul import DEPTH, MANY_ROWS, multiply
+from pipeline.native.matmul import DEPTH, TILE_ROWS, multiply
 from pipeline.native.packing import Packed, Storage
 from pipeline.native.tile import LANES
 
@@ -44,7 +44,7 @@ def test_a_row_does_not_depend_on_the_others(depth: int, storage: Storage) -> No
     """To the last bit, whatever their number; rows that are not asked for stay as they are."""
     x, w = inputs(depth, storage)
     wanted = multiplied(x, w, np.zeros((ROWS, PANELS * LANES), np.float32))
-    assert MANY_ROWS < 40
+    assert 4 * TILE_ROWS < 40
     for rows in (*range(1, 41), ROWS):
         out = blank()
         multiply(x, rows, w.values, w.scales, out, 0, PANELS, False)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ from pipeline.native.tile import LANES, tile
 
 from .reference import STORAGES, chain, packed, stored
 
-VARIANTS = [(rows, panels) for panels, most in ((1, 8), (2, 8), (4, 4)) for rows in range(1, most + 1)]
-"""Rows and panels of all tiles that the kernels are made of, whatever the processor."""
+MOST = {(4, 0): 4, (4, 1): 4, (2, 1): 8, (2, 2): 8, (2, 4): 8, (1, 1): 8, (1, 2): 8, (1, 4): 8}
+"""Rows at most of all tiles that the kernels are made of, whatever the processor, by their panels and parts."""
+
+VARIANTS = [(rows, panels, parts) for (panels, parts), most in MOST.items() for rows in range(1, most + 1)]
 
 DEPTHS = (0, 1, 3, 4, 5, 63, 130)
 
@@ -19,21 +23,22 @@ AHEAD = 2**40
 """Nothing lies there: what is only asked for in advance may be anywhere."""
 
 
-@numba.njit
-def compute(rows, panels, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add):  # type: ignore
-    if panels == 4 and ahead == 0:
-        tile(4, 4, rows, x, a, x_stride, weights, w, stride, 0, depth, out, o, out_stride, add)
-    elif panels == 4:
-        tile(4, 4, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    elif panels == 2:
-        tile(8, 2, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
-    else:
-        tile(8, 1, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+def compiled(panels: int, parts: int) -> Any:
+    most = MOST[panels, parts]
+
+    @numba.njit
+    def compute(rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add):  # type: ignore
+        tile(most, panels, parts, rows, x, a, x_stride, weights, w, stride, ahead, depth, out, o, out_stride, add)
+
+    return compute
+
+
+COMPILED = {variant: compiled(*variant) for variant in MOST}
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize(("rows", "panels"), VARIANTS)
-def test_a_chain_of_fused_multiply_adds(rows: int, panels: int, storage: Storage) -> None:
+@pytest.mark.parametrize(("rows", "panels", "parts"), VARIANTS)
+def test_a_chain_of_fused_multiply_adds(rows: int, panels: int, parts: int, storage: Storage) -> None:
     """To the last bit, from and to the middle of larger arrays, around which everything stays as it was."""
     rng = np.random.default_rng(rows * 10 + panels)
     width = panels * LANES
@@ -61,9 +66,8 @@ def test_a_chain_of_fused_multiply_adds(rows: int, panels: int, storage: Storage
             if not add:
                 for place in places:
                     out[place] = np.nan
-            compute(
+            COMPILED[panels, parts](
                 rows,
-                panels,
                 around_x,
                 x_at,
                 x_stride,
@@ -84,7 +88,7 @@ def test_a_row_that_is_not_finite_is_alone_with_it() -> None:
     x, w = np.ones((6, 8), np.float32), packed(np.ones((LANES, 8), np.float32), "float32")
     x[2, 3], x[4, 0] = np.nan, np.inf
     out = np.zeros((6, LANES), np.float32)
-    compute(6, 1, x.ravel(), 0, 8, w.values.ravel(), 0, 0, 0, 8, out.ravel(), 0, LANES, False)
+    COMPILED[1, 1](6, x.ravel(), 0, 8, w.values.ravel(), 0, 0, 0, 8, out.ravel(), 0, LANES, False)
     for row, value in enumerate([8, 8, np.nan, 8, np.inf, 8]):
         np.testing.assert_array_equal(out[row], np.full(LANES, value, np.float32))
 
@@ -92,16 +96,16 @@ def test_a_row_that_is_not_finite_is_alone_with_it() -> None:
 def test_the_size_is_a_constant() -> None:
     @numba.njit
     def any_size(panels, x, out):  # type: ignore
-        tile(1, panels, 1, x, 0, 1, x, 0, 0, 0, 1, out, 0, 16, False)
+        tile(1, panels, 1, 1, x, 0, 1, x, 0, 0, 0, 1, out, 0, 16, False)
 
-    with pytest.raises(TypingError, match="most and panels must be constants"):
+    with pytest.raises(TypingError, match="most, panels and parts must be constants"):
         any_size(2, np.zeros(16, np.float32), np.zeros(32, np.float32))
 
 
 def test_weights_of_another_kind() -> None:
     @numba.njit
     def doubles(x, weights, out):  # type: ignore
-        tile(1, 1, 1, x, 0, 1, weights, 0, 0, 0, 1, out, 0, 16, False)
+        tile(1, 1, 1, 1, x, 0, 1, weights, 0, 0, 0, 1, out, 0, 16, False)
 
     with pytest.raises(TypingError, match="weights of float64 can't be multiplied"):
         doubles(np.zeros(16, np.float32), np.zeros(16), np.zeros(16, np.float32))
