@@ -19,6 +19,9 @@ TILE_ROWS, ROWS_OF_TWO, ROWS_OF_FOUR = (8, 8, 4) if WIDE_REGISTERS else (6, 3, 1
 half a panel each (6 rows and a panel: 12 sums, 2 columns, a factor); AVX-512 32, of a whole one (8 rows and two: 16 and
 2). Two products begin in each cycle and take four: with fewer than 8 sums under way they wait for each other."""
 
+AHEAD = 4096
+"""Bytes: how far before its use memory is asked for that is used once. The memory's latency is some hundred cycles."""
+
 DEPTH = 768
 """A tile's rows over this depth stay in the first-level cache: 8 * 768 * 4 bytes = 24 KiB."""
 
@@ -38,7 +41,7 @@ def multiply(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int,
         _multiply_scaled(x, rows, weights, scales, out, first, last, add)
         return
     depth, panel, columns = weights.shape[1], weights.shape[1] * LANES, out.shape[1]
-    ahead = _ahead(rows, panel)
+    ahead = _ahead(rows, weights)
     step = DEPTH if rows > TILE_ROWS else depth  # panels that are read once are read from end to end
     for k in range(0, depth, step):
         some, at = min(depth - k, step), first * panel + k * LANES
@@ -52,7 +55,7 @@ def _multiply_scaled(x: Any, rows: int, weights: Any, scales: Any, out: Any, fir
     """Group after group: its product with the integers, times their scales."""
     depth, panel = weights.shape[1], weights.shape[1] * LANES
     together = 4 if WIDE_REGISTERS or rows <= ROWS_OF_TWO else 1
-    part, ahead = np.empty((rows, together * LANES), np.float32), _ahead(rows, panel)
+    part, ahead = np.empty((rows, together * LANES), np.float32), _ahead(rows, weights)
     for p in range(first, last, together):
         panels = min(together, last - p)
         for g in range(scales.shape[1]):
@@ -68,9 +71,17 @@ def _multiply_scaled(x: Any, rows: int, weights: Any, scales: Any, out: Any, fir
 
 
 @numba.njit(nogil=True)
-def _ahead(rows: int, panel: int) -> int:
-    """Four panels at a time are streams enough; of two, the next are asked for while the first rows are computed."""
-    return 0 if rows <= ROWS_OF_FOUR else panel if rows <= TILE_ROWS else 2 * panel
+def _ahead(rows: int, weights: Any) -> int:
+    """Elements between what is multiplied and what is asked for: with several tiles of rows the next panels."""
+    return AHEAD // weights.itemsize if rows <= TILE_ROWS else _together(rows) * weights.shape[1] * LANES
+
+
+@numba.njit(nogil=True)
+def _together(rows: int) -> int:
+    """How many panels a tile has."""
+    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
+    most = (rows + tiles - 1) // tiles
+    return 4 if most <= ROWS_OF_FOUR else 2 if most <= ROWS_OF_TWO else 1
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -90,14 +101,12 @@ def product(
     out_stride: int,
     add: bool,
 ) -> None:
-    """`tile` for any number of rows and panels. Few rows leave registers for several panels: more sums under way, and
-    more streams from memory, of which one alone is slower than the memory.
+    """`tile` for any number of rows and panels.
 
     Panels stay near while all rows are multiplied with them. Each tile of rows asks for its part of the panels that
     come `ahead` elements later, so that memory and products are at work at the same time.
     """
-    tiles = (rows + TILE_ROWS - 1) // TILE_ROWS
-    together = 4 if rows <= ROWS_OF_FOUR else 2 if (rows + tiles - 1) // tiles <= ROWS_OF_TWO else 1
+    tiles, together = (rows + TILE_ROWS - 1) // TILE_ROWS, _together(rows)
     parts = 4 if tiles >= 4 else 2 if tiles >= 2 else 1
     stride, p = panel_stride, 0
     while p < panels:
@@ -106,9 +115,7 @@ def product(
             count = (rows - row + tiles - t - 1) // (tiles - t)  # of 9 rows 5 and 4: one alone would wait for its sums
             a, w, o = x_at + row * x_stride, weights_at + p * stride, out_at + row * out_stride + p * LANES
             s = ahead + depth * LANES * t // parts if t < parts else 0
-            if some == 4 and ahead == 0:
-                tile(ROWS_OF_FOUR, 4, 0, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
-            elif some == 4:
+            if some == 4:
                 tile(ROWS_OF_FOUR, 4, 1, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
             elif some == 2 and parts == 1:
                 tile(ROWS_OF_TWO, 2, 1, count, x, a, x_stride, weights, w, stride, s, depth, out, o, out_stride, add)
