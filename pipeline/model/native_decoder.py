@@ -16,6 +16,7 @@ from ..errors import MegrezError
 from ..native.attention import QUERY_ROWS, Cache, Scratch, new_cache, new_scratch
 from ..native.compiled import forward, project
 from ..native.forward import PHASES, Batch, Buffers, Weights
+from ..native.matmul import PIECE
 from ..native.packing import Packed, Storage, allocate, exact_in_bfloat16, pack
 from ..native.team import Team
 from ..native.tile import LANES
@@ -54,7 +55,7 @@ class NativeDecoder:
         torch.set_num_threads(1)
         if threads != self._team.members:
             self._team.resize(threads)
-            self._scratch = None
+            self._buffers = self._scratch = None
 
     def cache_bytes(self, tokens: int) -> int:
         return tokens * self.config.cached_values * np.dtype(np.float32).itemsize
@@ -116,8 +117,10 @@ class NativeDecoder:
     def _new_buffers(self, rows: int) -> Buffers:
         c = self.config
         q, kv = c.num_attention_heads * c.head_size, c.num_key_value_heads * c.head_size
-        widths = c.hidden_size, q + 2 * kv, q, 2 * c.intermediate_size, c.intermediate_size
-        return Buffers(*(np.empty((rows, width), np.float32) for width in widths))
+        widths = c.hidden_size, q + 2 * kv, q, c.intermediate_size
+        normed, qkv, attended, gated = (np.empty((rows, width), np.float32) for width in widths)
+        pieces = np.empty((self._team.members, rows, PIECE * LANES), np.float32)
+        return Buffers(normed, qkv, attended, pieces, gated)
 
 
 def misfit(config: DecoderConfig) -> str | None:

@@ -20,7 +20,7 @@ from .matmul import NO, START, YES, product
 from .softmax import soften
 from .tile import LANES
 
-QUERY_ROWS = 24
+QUERY_ROWS = 48
 """Queries, of all heads of a group, that go through a block together: it is read once for them."""
 
 _NEVER = np.float32(-np.inf)

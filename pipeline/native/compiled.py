@@ -45,7 +45,7 @@ def _functions(digest: str) -> tuple[Callable[..., None], Callable[..., None]]:
     def project(thread: int, threads: int, shared: Any, x: Any, w: Any, out: Any) -> None:
         """One product with packed weights: x [N, depth] -> out [N, 16 * panels]."""
         digest  # noqa: B018
-        layers.share(shared, START, threads, x, len(x), w, START, out, NO)
+        layers.share(shared, START, thread, threads, x, len(x), w, START, out, NO)
 
     return _compile(forward), _compile(project)
 

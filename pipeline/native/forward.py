@@ -8,10 +8,10 @@ import numba
 import numpy as np
 
 from .attention import attend, write
-from .matmul import NO, YES, multiply
+from .matmul import NO, START, YES, multiply, together
 from .packing import Packed
-from .scalar import silu
-from .team import meet, take
+from .scalar import swiglu
+from .team import claim, meet, take
 from .tile import LANES
 
 PHASES = 5
@@ -50,7 +50,7 @@ class Buffers(NamedTuple):
     normed: np.ndarray  # [T, D]
     qkv: np.ndarray  # [T, (heads + 2 KV heads) * head size]
     attended: np.ndarray  # [T, heads * head size]
-    gate_up: np.ndarray  # [T, 2 * intermediate size]
+    gate_up: np.ndarray  # [threads, T, PIECE * 16], of some panels
     gated: np.ndarray  # [T, intermediate size]
 
 
@@ -69,7 +69,7 @@ def forward(
         for row in mine:
             normalise(x[row], w.attention_norm[layer], w.epsilon, b.normed[row])
         meet(shared, threads)
-        share(shared, counter, threads, b.normed, rows, w.qkv, layer, b.qkv, NO)
+        share(shared, counter, thread, threads, b.normed, rows, w.qkv, layer, b.qkv, NO)
         meet(shared, threads)
         for row in mine:
             place(b.qkv[row], heads, heads_kv, width, w, cache, layer, batch.positions[row], batch.slots[row])
@@ -83,55 +83,46 @@ def forward(
             position, table = batch.positions[first], batch.tables[tile[0]]
             attend(b.qkv, first, tile[2], group, head, position, cache, layer, table, scratch, thread, b.attended)
         meet(shared, threads)
-        share(shared, counter + 2, threads, b.attended, rows, w.output, layer, x, YES)
+        share(shared, counter + 2, thread, threads, b.attended, rows, w.output, layer, x, YES)
         meet(shared, threads)
         for row in mine:
             normalise(x[row], w.mlp_norm[layer], w.epsilon, b.normed[row])
         meet(shared, threads)
-        gate(shared, counter + 3, threads, b, rows, w.gate_up, layer)
+        gate(shared, counter + 3, thread, threads, b, rows, w.gate_up, layer)
         meet(shared, threads)
-        share(shared, counter + 4, threads, b.gated, rows, w.down, layer, x, YES)
+        share(shared, counter + 4, thread, threads, b.gated, rows, w.down, layer, x, YES)
         meet(shared, threads)
     for row in mine:
         normalise(x[row], w.final_norm, w.epsilon, out[row])
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def share(shared: Any, counter: int, threads: int, x: Any, rows: int, w: Any, layer: int, out: Any, add: bool) -> None:
+def share(
+    shared: Any, counter: int, thread: int, threads: int, x: Any, rows: int, w: Any, layer: int, out: Any, add: bool
+) -> None:
     """out [rows, …] = x [rows, depth] @ a layer's weights, or with `add` that much more, by the whole team."""
     values, scales = w.values[layer], w.scales[layer]
-    panels = len(values)
-    pieces = pieces_of(panels, threads)
     while True:
-        piece = take(shared, counter)
-        if piece >= pieces:
+        first, last = claim(shared, counter, thread, threads, len(values), together(rows, w))
+        if first == last:
             return
-        multiply(x, rows, values, scales, out, panels * piece // pieces, panels * (piece + 1) // pieces, add)
+        multiply(x, rows, values, scales, out, first, last, add)
 
 
 @numba.njit(nogil=True, error_model="numpy")
-def gate(shared: Any, counter: int, threads: int, b: Any, rows: int, w: Any, layer: int) -> None:
+def gate(shared: Any, counter: int, thread: int, threads: int, b: Any, rows: int, w: Any, layer: int) -> None:
     """gated = silu(gate) * up, each piece by the thread that has multiplied it."""
-    values, scales = w.values[layer], w.scales[layer]
-    pairs = len(values) // 2
-    pieces = pieces_of(pairs, threads)
+    values, scales, part = w.values[layer], w.scales[layer], b.gate_up[thread]
     while True:
-        piece = take(shared, counter)
-        if piece >= pieces:
+        first, last = claim(shared, counter, thread, threads, len(values) // 2, max(1, together(rows, w) // 2))
+        if first == last:
             return
-        first, last = pairs * piece // pieces, pairs * (piece + 1) // pieces
-        multiply(b.normed, rows, values, scales, b.gate_up, 2 * first, 2 * last, NO)
+        panels = slice(2 * first, 2 * last)
+        multiply(b.normed, rows, values[panels], scales[panels], part, START, 2 * (last - first), NO)
         for row in range(rows):
             for p in range(first, last):
-                for c in range(LANES):
-                    up = b.gate_up[row, (2 * p + 1) * LANES + c]
-                    b.gated[row, p * LANES + c] = silu(b.gate_up[row, 2 * p * LANES + c]) * up
-
-
-@numba.njit(nogil=True)
-def pieces_of(panels: int, threads: int) -> int:
-    """A multiple of the threads: with no disturbance they end together."""
-    return threads * max(1, panels // (threads * 16))
+                at = row * part.shape[1] + 2 * LANES * (p - first)
+                swiglu(part, at, b.gated, row * b.gated.shape[1] + p * LANES)
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc"})

@@ -25,6 +25,9 @@ AHEAD = 4096
 DEPTH = 768
 """A tile's rows over this depth stay in the first-level cache: 8 * 768 * 4 bytes = 24 KiB."""
 
+PIECE = 4
+"""Panels that are multiplied together at most."""
+
 ZERO = np.float32(0)
 
 START, NO, YES = np.int64(0), np.bool_(False), np.bool_(True)
@@ -54,10 +57,9 @@ def multiply(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int,
 def _multiply_scaled(x: Any, rows: int, weights: Any, scales: Any, out: Any, first: int, last: int, add: bool) -> None:
     """Group after group: its product with the integers, times their scales."""
     depth, panel = weights.shape[1], weights.shape[1] * LANES
-    together = 4 if WIDE_REGISTERS or rows <= ROWS_OF_TWO else 1
-    part, ahead = np.empty((rows, together * LANES), np.float32), _ahead(rows, weights)
-    for p in range(first, last, together):
-        panels = min(together, last - p)
+    part, ahead = np.empty((rows, PIECE * LANES), np.float32), _ahead(rows, weights)
+    for p in range(first, last, PIECE):
+        panels = min(PIECE, last - p)
         for g in range(scales.shape[1]):
             k = g * GROUP
             some, at = min(depth - k, GROUP), p * panel + k * LANES
@@ -84,6 +86,12 @@ def _together(rows: int) -> int:
     return 4 if most <= ROWS_OF_FOUR else 2 if most <= ROWS_OF_TWO else 1
 
 
+@numba.njit(nogil=True)
+def together(rows: int, weights: Any) -> int:
+    """How many panels of `Packed` weights make a piece of work that takes no longer than by itself."""
+    return PIECE if weights.scales.size else _together(rows)
+
+
 @numba.njit(nogil=True, error_model="numpy")
 def product(
     x: Any,
@@ -106,11 +114,11 @@ def product(
     Panels stay near while all rows are multiplied with them. Each tile of rows asks for its part of the panels that
     come `ahead` elements later, so that memory and products are at work at the same time.
     """
-    tiles, together = (rows + TILE_ROWS - 1) // TILE_ROWS, _together(rows)
+    tiles, most = (rows + TILE_ROWS - 1) // TILE_ROWS, _together(rows)
     parts = 4 if tiles >= 4 else 2 if tiles >= 2 else 1
     stride, p = panel_stride, 0
     while p < panels:
-        some, row = together if p + together <= panels else 1, 0
+        some, row = most if p + most <= panels else 1, 0
         for t in range(tiles):
             count = (rows - row + tiles - t - 1) // (tiles - t)  # of 9 rows 5 and 4: one alone would wait for its sums
             a, w, o = x_at + row * x_stride, weights_at + p * stride, out_at + row * out_stride + p * LANES

@@ -1,4 +1,4 @@
-"""Threads that compute one step together: they meet at barriers and take the pieces of each phase from a counter.
+"""Threads that compute one step together: they meet at barriers and take the pieces of each phase from counters.
 
 Waiting threads spin: a step has hundreds of phases of some ten microseconds. Who has spun for long lets
 others have the core, so that a busy machine slows a step down but doesn't stop it.
@@ -21,12 +21,14 @@ ARRIVED, ROUND, FAILED, COUNTERS = 0, 16, 17, 32
 
 SPINS = 4000
 
+HELPED = 2**32
+
 
 class Team:
     """Runs `function(member, members, shared, *args)` in `members` threads at once, the caller's among them.
 
-    `shared` is an int64 array for `meet` and `take`; it begins with zeros. One call at a time; others wait. When one
-    member fails nobody waits for it any more, and the call raises when all have returned.
+    `shared` is an int64 array for `meet`, `take` and `claim`; it begins with zeros. One call at a time; others wait.
+    When one member fails nobody waits for it any more, and the call raises when all have returned.
     """
 
     def __init__(self, members: int, counters: int) -> None:
@@ -45,7 +47,7 @@ class Team:
 
     def run(self, function: Callable[..., Any], *args: Any) -> None:
         with self._lock:
-            shared = np.zeros(COUNTERS + self._counters, np.int64)
+            shared = np.zeros(COUNTERS + self.members * self._counters, np.int64)
             calls: list[Future[None]] = []
             try:
                 for member in range(1, self.members):
@@ -90,3 +92,24 @@ def meet(shared: Any, members: int) -> None:
 def take(shared: Any, counter: int) -> int:
     """The number of the next piece that nobody has taken."""
     return atomic_add(shared, COUNTERS + counter, 1)
+
+
+@numba.njit(nogil=True)
+def claim(shared: Any, counter: int, member: int, members: int, count: int, size: int) -> tuple[int, int]:
+    """The next of `count` things, at most `size` neighbours: (first, last + 1), two equal numbers when none is left.
+
+    Each member has a share, of neighbours again, and takes it from its beginning; who is done helps the others from
+    the ends of theirs. A counter tells what was taken of a share: pieces from the beginning in its low half, from the
+    end in its high one.
+    """
+    counters = (len(shared) - COUNTERS) // members
+    for i in range(members):
+        owner = (member + i) % members
+        first, last = count * owner // members, count * (owner + 1) // members
+        pieces = (last - first + size - 1) // size
+        taken = atomic_add(shared, COUNTERS + owner * counters + counter, HELPED if i else 1)
+        begun, helped = taken % HELPED, taken // HELPED
+        if begun + helped < pieces:
+            piece = pieces - 1 - helped if i else begun
+            return first + piece * size, min(first + (piece + 1) * size, last)
+    return count, count

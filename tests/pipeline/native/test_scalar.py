@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from pipeline.native.scalar import exp_negative, silu
+from pipeline.native.scalar import exp_negative, silu, swiglu
 
 
 @numba.njit(error_model="numpy")
@@ -71,3 +71,17 @@ def test_the_same_in_vectors_and_alone(length: int) -> None:
         both(x), zip(*(both(x[i : i + length]) for i in range(0, 4096, length)), strict=True), strict=True
     ):
         np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_a_gated_panel() -> None:
+    """As one by one, from and to the middle of arrays."""
+
+    @numba.njit
+    def gate(gate_up, at, out, out_at):  # type: ignore
+        swiglu(gate_up, at, out, out_at)
+
+    gate_up, out = np.random.default_rng(0).uniform(-30, 30, 50).astype(np.float32), np.zeros(40, np.float32)
+    gate(gate_up, 7, out, 11)
+    np.testing.assert_array_equal(out[11:27], both(gate_up[7:23])[1] * gate_up[23:39])
+    assert not out[:11].any()
+    assert not out[27:].any()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.native.llvm import atomic_add, atomic_load
-from pipeline.native.team import COUNTERS, Team, meet, take
+from pipeline.native.team import COUNTERS, Team, claim, meet, take
 
 SIZES = (1, 2, 3, 5)
 
@@ -24,6 +24,20 @@ def take_all(member, members, shared, pieces, times, takers):  # type: ignore
             return
         atomic_add(times, piece, 1)
         takers[piece] = member
+
+
+@numba.njit(nogil=True)
+def claim_all(member, members, shared, absent, count, size, times, owners, most):  # type: ignore
+    """How often each thing was claimed, by whom, and how many at most at once; the first `absent` members claim none."""
+    meet(shared, members)
+    while member >= absent:
+        first, last = claim(shared, 1, member, members, count, size)
+        if first == last:
+            return
+        most[member] = max(most[member], last - first)
+        for i in range(first, last):
+            atomic_add(times, i, 1)
+            owners[i] = member
 
 
 @numba.njit(nogil=True)
@@ -46,6 +60,26 @@ def everyone(team: Team) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
     team.run(lambda member, members, shared: seen.append((member, members)))
     return sorted(seen)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("count", [0, 1, 7, 36, 100_003])
+@pytest.mark.parametrize("members", SIZES)
+def test_everything_is_claimed_once(members: int, count: int, size: int) -> None:
+    team = Team(members, 2)
+    for absent in {0, members - 1}:  # who has much to do is helped, by one if need be
+        times, owners, most = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(members, np.int64)
+        team.run(claim_all, absent, count, size, times, owners, most)
+        assert (times == 1).all()
+        assert most.max() <= size
+        assert (owners >= absent).all()
+
+
+def test_one_takes_what_lies_next_to_each_other() -> None:
+    shared = np.zeros(COUNTERS + 2, np.int64)
+    pieces = [claim(shared, 0, 0, 2, 10, 2) for _ in range(6)]
+    assert pieces == [(0, 2), (2, 4), (4, 5), (9, 10), (7, 9), (5, 7)]  # then the other's, from its end
+    assert claim(shared, 0, 0, 2, 10, 2) == claim(shared, 0, 1, 2, 10, 2) == (10, 10)
 
 
 @pytest.mark.parametrize("members", SIZES)
