@@ -28,7 +28,7 @@ def take_all(member, members, shared, pieces, times, takers):  # type: ignore
 
 @numba.njit(nogil=True)
 def claim_all(member, members, shared, absent, count, size, times, owners, most):  # type: ignore
-    """How often each thing was claimed, by whom, and how many at most at once; the first `absent` members claim none."""
+    """How often each thing was claimed, by whom, and the most at once; the first `absent` claim none."""
     meet(shared, members)
     while member >= absent:
         first, last = claim(shared, 1, member, members, count, size)
