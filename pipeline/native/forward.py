@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 from .attention import attend, write
-from .matmul import NO, START, YES, multiply, together
+from .matmul import NO, START, YES, multiply, panels_of_piece
 from .packing import Packed
 from .scalar import swiglu
 from .team import claim, meet, take
@@ -103,7 +103,7 @@ def share(
     """out [rows, …] = x [rows, depth] @ a layer's weights, or with `add` that much more, by the whole team."""
     values, scales = w.values[layer], w.scales[layer]
     while True:
-        first, last = claim(shared, counter, thread, threads, len(values), together(rows, w))
+        first, last = claim(shared, counter, thread, threads, len(values), panels_of_piece(rows, w))
         if first == last:
             return
         multiply(x, rows, values, scales, out, first, last, add)
@@ -114,7 +114,7 @@ def gate(shared: Any, counter: int, thread: int, threads: int, b: Any, rows: int
     """gated = silu(gate) * up, each piece by the thread that has multiplied it."""
     values, scales, part = w.values[layer], w.scales[layer], b.gate_up[thread]
     while True:
-        first, last = claim(shared, counter, thread, threads, len(values) // 2, max(1, together(rows, w) // 2))
+        first, last = claim(shared, counter, thread, threads, len(values) // 2, max(1, panels_of_piece(rows, w) // 2))
         if first == last:
             return
         panels = slice(2 * first, 2 * last)
