@@ -42,17 +42,23 @@ def growth(
     return rows
 
 
-def disturbance(worker: Worker, vocab: int, tokens: int = 3500) -> list[Row]:
+def disturbance(worker: Worker, vocab: int, tokens: int = 3500, count: int = 200) -> list[Row]:
+    """The 99th percentile of the time between tokens, of `count` steps alone and of those beside a long prompt."""
     streams, (long,) = random_prompts(4, 256, vocab, seed=2), random_prompts(1, tokens, vocab, seed=3)
-    found = worker.call("disturbed", prompts=streams, long=long, count=60, slowdown=1.5).result
+    found = worker.call("disturbed", prompts=streams, long=long, count=count, slowdown=1.5).result
     worker.call("finish")
-    alone, beside = statistics.median(found["alone"]), sorted(found["beside"])
-    p99 = beside[min(int(0.99 * len(beside)), len(beside) - 1)]
+    alone, beside = sorted(found["alone"]), sorted(found["beside"])
+    median, before, p99 = statistics.median(alone), _percentile(alone, 0.99), _percentile(beside, 0.99)
     return [
-        Row(TABLE, "between tokens of 4 streams", OURS, alone * 1e3, "ms"),
-        Row(TABLE, f"p99, beside a prompt of {tokens}", OURS, p99 * 1e3, "ms", goal="≤ 2×", reached=p99 <= 2 * alone),
+        Row(TABLE, "between tokens of 4 streams", OURS, median * 1e3, "ms"),
+        Row(TABLE, "p99 of it", OURS, before * 1e3, "ms"),
+        Row(TABLE, f"p99, beside a prompt of {tokens}", OURS, p99 * 1e3, "ms", goal="≤ 2×", reached=p99 <= 2 * before),
         Row(TABLE, f"until that prompt's first token ({len(beside)} steps)", OURS, sum(beside) * 1e3, "ms"),
     ]
+
+
+def _percentile(rising: Sequence[float], share: float) -> float:
+    return rising[min(int(share * len(rising)), len(rising) - 1)]
 
 
 def repetition(worker: Worker, vocab: int, rounds: int) -> list[Row]:

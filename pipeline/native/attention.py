@@ -44,10 +44,12 @@ class Scratch(NamedTuple):
 
 
 def new_cache(layers: int, blocks: int, kv_heads: int, block_size: int, head_size: int) -> Cache:
-    """Not filled: what nobody has written is never read, and takes no memory yet."""
+    """Filled with zeros, so that its memory is there: a step that touches new pages waits for them, some 40 ms where a
+    huge page of each layer is new (30 layers, two cores)."""
     assert block_size % LANES == head_size % LANES == 0
-    keys = np.empty((layers, blocks, kv_heads, block_size // LANES, head_size, LANES), np.float32)
-    return Cache(keys, np.empty((layers, blocks, kv_heads, head_size // LANES, block_size, LANES), np.float32))
+    shape = layers, blocks, kv_heads
+    keys = np.full((*shape, block_size // LANES, head_size, LANES), 0, np.float32)
+    return Cache(keys, np.full((*shape, head_size // LANES, block_size, LANES), 0, np.float32))
 
 
 def new_scratch(threads: int, rows: int, block_size: int, head_size: int) -> Scratch:

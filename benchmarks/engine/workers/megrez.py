@@ -96,6 +96,7 @@ class Megrez:
     def disturbed(self, prompts: list[list[int]], long: list[int], count: int, slowdown: float) -> dict[str, Any]:
         """Seconds between tokens of streams alone, and while `long` is computed within `slowdown` times as much."""
         self.start(prompts)
+        self.steps(20)
         alone = self.steps(count)
         self.engine.scheduler.budget.step_seconds = slowdown * sorted(alone)[count // 2]
         number = self.engine.add(Prompt(long), [], params(1))
