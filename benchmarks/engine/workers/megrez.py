@@ -26,7 +26,7 @@ class Megrez:
         return {"megrez-serve": version("megrez-serve"), "torch": torch.__version__, **options}
 
     def new_engine(self, **changes: Any) -> Engine:
-        """A cache of its own, so that nothing is found in it that another workload has left."""
+        """With a cache of its own, so that nothing is found in it that another workload has left."""
         settings: dict[str, Any] = {
             "kv_cache": CacheBudget(tokens=32 * 704),
             "max_batch_tokens": 512,
@@ -41,9 +41,14 @@ class Megrez:
             outputs += self.engine.step()
         return [output.token_id for output in outputs if output.token_id is not None]
 
-    def start(self, prompts: list[list[int]], media_tokens: int = 0) -> None:
-        """`media_tokens`: the first so many of each prompt are rows of a picture; equal prompts have equal pictures."""
+    def renew(self) -> None:
+        """An engine whose cache is empty."""
         self.engine = self.new_engine()
+
+    def start(self, prompts: list[list[int]], media_tokens: int = 0, renew: bool = True) -> None:
+        """`media_tokens`: the first so many of each prompt are rows of a picture; equal prompts have equal pictures."""
+        if renew:
+            self.renew()
         self.ids = [self.add(prompt, media_tokens) for prompt in prompts]
         self.tokens: dict[int, list[int]] = {i: [] for i in self.ids}
         while not all(self.tokens.values()):
