@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Machine:
     flops: float
 
 
-class Probe:
+class Probe(ABC):
     """Measures the device of this `name` in each round of the benchmark; `machine` is the median of the rounds, as the
     engines' times are."""
 
@@ -43,8 +44,8 @@ class Probe:
         bandwidths, flops = zip(*((m.bandwidth, m.flops) for m in self._seen), strict=True)
         return Machine(statistics.median(bandwidths), statistics.median(flops))
 
-    def measure(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def measure(self) -> None: ...
 
 
 class CpuProbe(Probe):

@@ -73,6 +73,13 @@ class Strided:
             self.builder.store(self.builder.gep(now, [integer(elements)]), first)
 
 
+def element(context: Any, builder: ir.IRBuilder, signature: Any, args: Any, array: int = 0) -> Any:
+    """An intrinsic's pointer into the contiguous array that is its argument number `array`; the next one says where, as
+    if it were flat."""
+    data = make_array(signature.args[array])(context, builder, args[array]).data
+    return builder.gep(data, [args[array + 1]])
+
+
 def prefetch_line(builder: ir.IRBuilder, place: Any) -> None:
     """Asks for a line of memory before it is needed; the place may lie anywhere."""
     byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
@@ -87,7 +94,7 @@ def atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Adds to an element of an int64 array; what it was before."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        place = _place(context, builder, signature, args)
+        place = element(context, builder, signature, args)
         return builder.atomic_rmw("add", place, args[2], "seq_cst")
 
     return types.int64(array, types.intp, types.int64), generate
@@ -96,7 +103,7 @@ def atomic_add(typing: Any, array: Any, index: Any, value: Any) -> Any:
 @intrinsic
 def atomic_load(typing: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(_place(context, builder, signature, args), "acquire", 8)
+        return builder.load_atomic(element(context, builder, signature, args), "acquire", 8)
 
     return types.int64(array, types.intp), generate
 
@@ -104,12 +111,7 @@ def atomic_load(typing: Any, array: Any, index: Any) -> Any:
 @intrinsic
 def atomic_store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[2], _place(context, builder, signature, args), "release", 8)
+        builder.store_atomic(args[2], element(context, builder, signature, args), "release", 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.int64), generate
-
-
-def _place(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-    data = make_array(signature.args[0])(context, builder, args[0]).data
-    return builder.gep(data, [args[1]])

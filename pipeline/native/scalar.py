@@ -8,10 +8,9 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
-from .llvm import call, integer
-from .tile import LANES
+from .llvm import call, element, integer
+from .tile import LANES, vector_at
 
 _LOG2_E = 1.44269504
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
@@ -45,12 +44,6 @@ def emit_exp_negative(builder: ir.IRBuilder, x: Any) -> Any:
     return builder.select(low, number(0.0), builder.fmul(mantissa, power))
 
 
-@intrinsic
-def exp_negative(typing: Any, x: Any) -> Any:
-    """`emit_exp_negative` of one."""
-    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
-
-
 def emit_silu(builder: ir.IRBuilder, x: Any) -> Any:
     """x * sigmoid(x) of a float32 or a vector of them."""
     one = ir.Constant(x.type, [1.0] * x.type.count if isinstance(x.type, ir.VectorType) else 1.0)
@@ -60,26 +53,15 @@ def emit_silu(builder: ir.IRBuilder, x: Any) -> Any:
 
 
 @intrinsic
-def silu(typing: Any, x: Any) -> Any:
-    """`emit_silu` of one."""
-    return types.float32(types.float32), lambda context, builder, signature, args: emit_silu(builder, args[0])
-
-
-@intrinsic
 def swiglu(typing: Any, gate_up: Any, at: Any, out: Any, out_at: Any) -> Any:
     """out[out_at + i] = silu(gate_up[at + i]) * gate_up[at + 16 + i] for i < 16 (Shazeer, "GLU variants improve
     transformer", 2020); of contiguous arrays, counted as if they were flat."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        def vector(position: int, *offsets: Any) -> Any:
-            place = make_array(signature.args[position])(context, builder, args[position]).data
-            for offset in offsets:
-                place = builder.gep(place, [offset])
-            return builder.bitcast(place, ir.VectorType(ir.FloatType(), LANES).as_pointer())
-
-        gate = builder.load(vector(0, args[1]), align=4)
-        up = builder.load(vector(0, args[1], integer(LANES)), align=4)
-        builder.store(builder.fmul(emit_silu(builder, gate), up), vector(2, args[3]), align=4)
+        first, place = (element(context, builder, signature, args, array) for array in (0, 2))
+        gate = builder.load(vector_at(builder, first, integer(0)), align=4)
+        up = builder.load(vector_at(builder, first, integer(LANES)), align=4)
+        builder.store(builder.fmul(emit_silu(builder, gate), up), vector_at(builder, place, integer(0)), align=4)
         return context.get_dummy_value()
 
     return types.void(gate_up, types.intp, out, types.intp), generate

@@ -7,11 +7,10 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
-from .llvm import integer, splat
+from .llvm import element, integer, splat
 from .scalar import emit_exp_negative
-from .tile import LANES
+from .tile import LANES, vector_at
 
 _F32, _I32, _I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 _VECTOR, _INTEGERS = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES)
@@ -39,21 +38,17 @@ def soften(
 
 
 def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-    scores, scores_at, size, seen, sums, sums_at, width, kept, row = args
-
-    def first(position: int, array: Any, at: Any) -> Any:
-        return builder.gep(make_array(signature.args[position])(context, builder, array).data, [at])
-
-    begin, out = first(0, scores, scores_at), first(4, sums, sums_at)
-    state = first(7, kept, builder.mul(row, integer(2)))
-    largest, total = state, builder.gep(state, [integer(1)])
+    size, seen, width, row = args[2], args[3], args[6], args[8]
+    begin, out, kept = (element(context, builder, signature, args, array) for array in (0, 4, 7))
+    largest = builder.gep(kept, [row])  # two numbers a row
+    total = builder.gep(largest, [integer(1)])
     before = builder.load(largest)
     tops, weights = cgutils.alloca_once(builder, _VECTOR), cgutils.alloca_once(builder, _VECTOR)
     builder.store(splat(builder, before, LANES), tops)
     builder.store(ir.Constant(_VECTOR, [0.0] * LANES), weights)
     lanes = ir.Constant(_INTEGERS, list(range(LANES)))
     with cgutils.for_range_slice(builder, integer(0), size, integer(LANES)) as (i, _):
-        place = _place(builder, begin, i)
+        place = vector_at(builder, begin, i)
         left = splat(builder, builder.trunc(builder.sub(seen, i), _I32), LANES)
         counts = builder.icmp_signed("<", lanes, left)
         some = builder.select(counts, builder.load(place, align=4), ir.Constant(_VECTOR, [float("-inf")] * LANES))
@@ -63,7 +58,7 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
     top = _reduce(builder, builder.load(tops), lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
     shift = splat(builder, top, LANES)
     with cgutils.for_range_slice(builder, integer(0), size, integer(LANES)) as (i, _):
-        place = _place(builder, begin, i)
+        place = vector_at(builder, begin, i)
         weight = emit_exp_negative(builder, builder.fsub(builder.load(place, align=4), shift))
         builder.store(weight, place, align=4)
         builder.store(builder.fadd(builder.load(weights), weight), weights)
@@ -73,13 +68,9 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
     builder.store(builder.fadd(builder.fmul(builder.load(total), factor), added), total)
     builder.store(top, largest)
     with cgutils.for_range_slice(builder, integer(0), width, integer(LANES)) as (i, _):
-        place = _place(builder, out, i)
+        place = vector_at(builder, out, i)
         builder.store(builder.fmul(builder.load(place, align=4), shrink), place, align=4)
     return context.get_dummy_value()
-
-
-def _place(builder: ir.IRBuilder, begin: Any, i: Any) -> Any:
-    return builder.bitcast(builder.gep(begin, [i]), _VECTOR.as_pointer())
 
 
 def _reduce(builder: ir.IRBuilder, values: Any, combine: Any) -> Any:

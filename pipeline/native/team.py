@@ -90,7 +90,7 @@ def meet(shared: Any, members: int) -> None:
 
 @numba.njit(nogil=True)
 def take(shared: Any, counter: int) -> int:
-    """The number of the next piece that nobody has taken."""
+    """The number of the next piece that nobody has taken: for pieces that take differently long, the longest first."""
     return atomic_add(shared, COUNTERS + counter, 1)
 
 

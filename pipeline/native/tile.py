@@ -16,9 +16,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
-from numba.np.arrayobj import make_array
 
-from .llvm import Strided, call, integer, prefetch_line, splat
+from .llvm import Strided, call, element, integer, prefetch_line, splat
 
 LANES = 16
 """Columns of a panel."""
@@ -32,6 +31,9 @@ _F32, _I8, _I16, _I32, _I64 = ir.FloatType(), *(ir.IntType(bits) for bits in (8,
 _VECTOR = ir.VectorType(_F32, LANES)
 _STORED = {types.float32: _F32, types.uint16: _I16, types.int8: _I8}
 """How weights may be stored: float32; bfloat16, as its bits; 8-bit integers, with a scale a column."""
+
+_SIZES = {_F32: 4, _I16: 2, _I8: 1}
+"""In bytes."""
 
 
 @intrinsic(prefer_literal=True)
@@ -61,7 +63,7 @@ def tile(
     panel to the next. x and out are float32; weights float32, bfloat16 as uint16, or int8.
 
     Meanwhile memory is asked for what is needed soon: for each panel as much as one of so many equal `parts` of it
-    takes (a constant; 0: nothing), from `ahead` elements behind the panel on.
+    takes (a constant), from `ahead` elements behind the panel on.
     """
     if not all(isinstance(each, types.IntegerLiteral) for each in (most, panels, parts)):
         raise TypingError("most, panels and parts must be constants")
@@ -75,13 +77,8 @@ def _generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) ->
     """Calls the function for the number of rows."""
     most, panels, parts = (kind.literal_value for kind in signature.args[:3])
     stored = _STORED[signature.args[7].dtype]
-
-    def pointer(array: int) -> Any:
-        """To what is meant of the array at this place among the arguments; behind it stands where that is."""
-        data = make_array(signature.args[array])(context, builder, args[array]).data
-        return builder.gep(data, [args[array + 1]])
-
-    values = [pointer(4), args[6], pointer(7), *args[9:12], pointer(12), *args[14:]]
+    x, weights, out = (element(context, builder, signature, args, array) for array in (4, 7, 12))
+    values = [x, args[6], weights, *args[9:12], out, *args[14:]]
     end = builder.append_basic_block("tiled")
     blocks = [builder.append_basic_block(f"tile_{count}_{panels}") for count in range(1, most + 1)]
     switch = builder.switch(args[3], blocks[-1])
@@ -127,12 +124,12 @@ def _multiply(
     add: Any,
 ) -> None:
     """Pointers to the first elements that are meant."""
-    line = LINE_BYTES * 8 // (32 if stored == _F32 else stored.width)  # in elements
-    lines = -(-UNROLL * LANES // (line * parts)) if parts else 0  # to ask for in an unrolled step, of each panel
+    line = LINE_BYTES // _SIZES[stored]  # in elements
+    lines = -(-UNROLL * LANES // (line * parts))  # to ask for in an unrolled step, of each panel
     x_rows, columns = Strided(builder, x, x_stride, rows), Strided(builder, weights, panel_stride, panels)
-    asked = Strided(builder, builder.gep(weights, [ahead]), panel_stride, panels if lines else 0)
+    asked = Strided(builder, builder.gep(weights, [ahead]), panel_stride, panels)
     places = [
-        builder.bitcast(builder.gep(row, [integer(LANES * p)]), _VECTOR.as_pointer())
+        vector_at(builder, row, integer(LANES * p))
         for row in Strided(builder, out, out_stride, rows).pointers()
         for p in range(panels)
     ]
@@ -170,11 +167,16 @@ def _multiply(
         builder.store(builder.load(total), place, align=4)
 
 
+def vector_at(builder: ir.IRBuilder, first: Any, offset: Any) -> Any:
+    """A pointer to 16 floats, `offset` behind the first."""
+    return builder.bitcast(builder.gep(first, [offset]), _VECTOR.as_pointer())
+
+
 def _load(builder: ir.IRBuilder, panel: Any, k: int, stored: ir.Type) -> Any:
     """Row k of a panel, widened to float32."""
     place = builder.gep(panel, [integer(LANES * k)])
     kind = ir.VectorType(stored, LANES)
-    values = builder.load(builder.bitcast(place, kind.as_pointer()), align=stored.width // 8 if stored != _F32 else 4)
+    values = builder.load(builder.bitcast(place, kind.as_pointer()), align=_SIZES[stored])
     if stored == _F32:
         return values
     wide = ir.VectorType(_I32, LANES)

@@ -3,8 +3,20 @@ from __future__ import annotations
 import numba
 import numpy as np
 import pytest
+from numba.core import types
+from numba.extending import intrinsic
 
-from pipeline.native.scalar import exp_negative, silu, swiglu
+from pipeline.native.scalar import emit_exp_negative, emit_silu, swiglu
+
+
+@intrinsic
+def exp_negative(typing, x):  # type: ignore
+    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
+
+
+@intrinsic
+def silu(typing, x):  # type: ignore
+    return types.float32(types.float32), lambda context, builder, signature, args: emit_silu(builder, args[0])
 
 
 @numba.njit(error_model="numpy")

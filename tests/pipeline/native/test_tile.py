@@ -12,7 +12,7 @@ from pipeline.native.tile import LANES, tile
 
 from .reference import STORAGES, chain, packed, stored
 
-MOST = {(1, 0): 8, (4, 1): 4, (2, 1): 8, (2, 2): 8, (2, 4): 8, (1, 1): 8, (1, 2): 8, (1, 4): 8}
+MOST = {(4, 1): 4, (2, 1): 8, (2, 2): 8, (2, 4): 8, (1, 1): 8, (1, 2): 8, (1, 4): 8}
 """Rows at most of all tiles that the kernels are made of, whatever the processor, by their panels and parts."""
 
 VARIANTS = [(rows, panels, parts) for (panels, parts), most in MOST.items() for rows in range(1, most + 1)]
