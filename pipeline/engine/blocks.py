@@ -57,10 +57,11 @@ class BlockManager:
             sequence.blocks.append(block)
 
     def find(self, sequence: Sequence) -> int:
-        """Gives a sequence that has none the blocks that hold its beginning; how many tokens that are. At least one is
-        left to compute, since somebody wants to know what follows it."""
+        """Gives a sequence that has none the blocks that hold its beginning; how many tokens of it need not be computed.
+        The last one always is, since somebody wants to know what follows it: where its block is held already, this
+        writes the keys and values there that stand there."""
         assert not sequence.blocks
-        full = (sequence.length - 1) // self.block_size
+        full = sequence.length // self.block_size
         if self.sharing:
             extend_names(sequence, full, self.block_size)
         for name in sequence.names[:full]:
@@ -70,7 +71,7 @@ class BlockManager:
             self._kept.pop(block, None)
             self._holders[block] += 1
             sequence.blocks.append(block)
-        return len(sequence.blocks) * self.block_size
+        return min(len(sequence.blocks) * self.block_size, sequence.length - 1)
 
     def fill(self, sequence: Sequence, start: int, stop: int) -> None:
         """The tokens from `start` to `stop` have been computed: the blocks that are full by it can be found."""

@@ -128,7 +128,7 @@ class Scheduler:
         """Whether an older sequence is about to compute the very block that this one would begin with."""
         at = len(sequence.blocks)
         end = (at + 1) * self.blocks.block_size
-        return end < sequence.length and any(
+        return end <= sequence.length and any(
             other.names[at : at + 1] == sequence.names[at : at + 1] != [] and other.computed < end
             for other in self.running
         )

@@ -81,6 +81,18 @@ class TestGolden:
             engine.add(*golden_prompt(), greedy(48))
         assert all(tokens(outputs) == GREEDY48 for outputs in drain(engine).values())
 
+    @pytest.mark.parametrize("block_size", [13, 41, 533])
+    def test_a_prompt_that_ends_with_a_block_is_found_whole(self, make: Callable[..., Engine], block_size: int) -> None:
+        engine = make(block_size=block_size, kv_cache=CacheBudget(3 * (600 // block_size + 1)), max_batch_tokens=100)
+        prompt, media = golden_prompt()
+        keyed = Prompt(prompt.token_ids, tuple(replace(span, key=str(span.media)) for span in prompt.spans))
+        for asked in (2, 1):  # two at the same time, one of which waits for the other; one afterwards
+            for _ in range(asked):
+                engine.add(keyed, media, greedy(48))
+            for number, outputs in drain(engine).items():
+                assert tokens(outputs) == GREEDY48
+                assert outputs[0].found == (532 if number else 0)
+
     def test_media_rows_from_an_offset(self, make: Callable[..., Engine]) -> None:
         """One medium laid out as several spans, as the slices of a picture are."""
         prompt, media = golden_prompt()

@@ -98,9 +98,21 @@ class TestSharing:
         blocks = BlockManager(10, 5)
         self.fill(blocks, TOKENS)
         again = sequence(TOKENS)
-        assert blocks.find(again) == 15
+        assert blocks.find(again) == 19
         assert blocks.find(sequence(TOKENS[:16])) == 15
-        assert blocks.find(sequence(TOKENS[:15])) == 10
+        assert blocks.find(sequence(TOKENS[:15])) == 14
+        assert blocks.find(sequence(TOKENS[:14])) == 10
+
+    def test_the_last_token_is_computed_within_the_block_that_holds_it(self) -> None:
+        blocks = BlockManager(4, 5)
+        first = self.fill(blocks, TOKENS)
+        second = self.fill(blocks, TOKENS, number=1)
+        assert second.blocks == first.blocks
+        assert blocks.slots(second, 19, 20) == [first.blocks[3] * 5 + 4]
+        assert blocks.used == 4
+        blocks.release(first)
+        blocks.release(second)
+        assert (blocks.used, blocks.kept) == (0, 4)
 
     def test_blocks_outlive_their_holders_until_the_place_is_needed(self) -> None:
         blocks = BlockManager(6, 5)
