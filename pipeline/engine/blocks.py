@@ -57,9 +57,9 @@ class BlockManager:
             sequence.blocks.append(block)
 
     def find(self, sequence: Sequence) -> int:
-        """Gives a sequence that has none the blocks that hold its beginning; how many tokens of it need not be computed.
-        The last one always is, since somebody wants to know what follows it: where its block is held already, this
-        writes the keys and values there that stand there."""
+        """Gives a sequence that has none the blocks that hold its beginning; how many tokens need not be computed. The
+        last one always must, since somebody wants to know what follows it: where its block was found, computing it
+        writes what stands there."""
         assert not sequence.blocks
         full = sequence.length // self.block_size
         if self.sharing:
