@@ -16,14 +16,19 @@ from ..transfer import to_device
 FIRST_LOOK, WIDER = 64, 16
 """Of the most probable tokens; then 16 times as many, and so on."""
 
+GROUP = 16
+"""Scores whose largest stands for them in `largest`."""
+
 UNRESOLVED = -1
 
 
 @dataclass(frozen=True)
 class Filters:
-    """For each row of scores: what is left to draw from, and the random share, from 0 to 1. top_k 0 filters nothing."""
+    """For each row of scores: what they are divided by, what is left to draw from then, and the random share, from 0 to
+    1. top_k 0 filters nothing."""
 
     shares: list[float]
+    temperatures: list[float]
     top_k: list[int]
     top_p: list[float]
     min_p: list[float]
@@ -33,25 +38,28 @@ class Filters:
 
 
 def look(scores: torch.Tensor, filters: Filters, count: int = FIRST_LOOK) -> torch.Tensor:
-    """scores: float32 [N, vocab], temperatures applied -> int64 [N]: each row's token, or UNRESOLVED where its `count`
-    most probable ones don't tell."""
+    """scores: float32 [N, vocab] -> int64 [N]: each row's token, or UNRESOLVED where its `count` most probable ones
+    don't tell."""
     size, device = scores.shape[-1], scores.device
     limits = [k if 0 < k < size else size for k in filters.top_k]
     count = min(max([count, *(k for k in limits if k < size)]), size)
     limit = to_device(limits, torch.int64, device)[:, None]
-    top_p, min_p, share = (
-        to_device(column, torch.float64, device)[:, None] for column in (filters.top_p, filters.min_p, filters.shares)
+    temperature, top_p, min_p, share = (
+        to_device(column, torch.float64, device)[:, None]
+        for column in (filters.temperatures, filters.top_p, filters.min_p, filters.shares)
     )
-    highest = scores.amax(-1, keepdim=True)
-    values, ids = scores.topk(count) if count < size else scores.sort(descending=True, stable=True)
-    weights = _kept((values - highest).double().exp(), min_p)
-    weights = weights.masked_fill(torch.arange(count, device=device) >= limit, 0.0)
+    values, ids = largest(scores, count) if count < size else scores.sort(descending=True, stable=True)
+    highest = values[:, :1]
+    weights = ((values - highest).double() / temperature).exp()
+    weights = weights.masked_fill((weights < min_p) | (torch.arange(count, device=device) >= limit), 0.0)
     sums = weights.cumsum(-1)
     complete = (limit <= count) | (count == size)  # nothing that can be drawn lies beyond
     total = sums[:, -1:]
     if count < size and max(limits) == size:
-        everything = _kept((scores - highest).double().exp(), min_p).sum(-1, keepdim=True)
-        total = torch.where(complete, total, everything)
+        everything = (scores - highest).div_(temperature.float()).exp_()
+        if any(filters.min_p):
+            everything *= everything >= min_p
+        total = torch.where(complete, total, everything.sum(-1, keepdim=True, dtype=torch.float64))
     # Those before which less than top_p of the whole has been taken; the first one always.
     inside = ((sums - weights < top_p * total) & (weights > 0)).sum(-1, keepdim=True).clamp(min=1)
     inside = torch.where(top_p < 1, inside, count)
@@ -63,6 +71,22 @@ def look(scores: torch.Tensor, filters: Filters, count: int = FIRST_LOOK) -> tor
     return torch.where(known, token, UNRESOLVED)[:, 0]
 
 
+def largest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values and places of each row's `count` largest scores, as `topk` gives them, which needs two to three times
+    as long for few of a whole vocabulary. They all lie in the `count` groups whose largest are the largest: above those
+    of any other group there are as many already."""
+    rows, size = scores.shape
+    groups = size // GROUP
+    if count * 2 > groups:
+        return scores.topk(count)
+    grouped, every = groups * GROUP, torch.arange(size, device=scores.device)
+    _, best = scores[:, :grouped].unflatten(-1, (GROUP, groups)).amax(1).topk(count)
+    places = best[:, None] + every[:grouped:groups, None]  # [N, GROUP, count]
+    places = torch.cat([places.flatten(1), every[grouped:].expand(rows, -1)], -1)
+    values, at = scores.gather(-1, places).topk(count)
+    return values, places.gather(-1, at)
+
+
 def draw(scores: torch.Tensor, filters: Filters, seen: list[int], already: int = FIRST_LOOK) -> list[int]:
     """The tokens `seen` by a look at `already` of them, with those that it left UNRESOLVED found by wider ones."""
     while rows := [row for row, token in enumerate(seen) if token == UNRESOLVED]:
@@ -71,8 +95,3 @@ def draw(scores: torch.Tensor, filters: Filters, seen: list[int], already: int =
         for row, token in zip(rows, found, strict=True):
             seen[row] = token
     return seen
-
-
-def _kept(weights: torch.Tensor, min_p: torch.Tensor) -> torch.Tensor:
-    """Relative to the largest, which is 1: those below min_p don't count."""
-    return torch.where(weights >= min_p, weights, 0.0)

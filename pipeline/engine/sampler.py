@@ -55,8 +55,9 @@ class Sampler:
         best = _argmax(scores)
         drawn = [row for row, sequence in enumerate(sequences) if sequence.params.temperature >= GREEDY_BELOW]
         if drawn:
-            rows = to_device(drawn, torch.int64, logits.device)
-            scores, filters = _tempered(scores[rows], [sequences[row] for row in drawn])
+            rows, filters = to_device(drawn, torch.int64, logits.device), _filters([sequences[row] for row in drawn])
+            if len(drawn) < len(sequences):
+                scores = scores[rows]
             best[rows] = look(scores, filters)
         finite = logits.amax(-1).isfinite() & logits.amin(-1).isfinite()
         tokens: list[int] = torch.where(finite, best, BROKEN).tolist()
@@ -79,16 +80,15 @@ def _argmax(scores: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(scores.numpy().argmax(-1)) if scores.is_cpu else scores.argmax(-1)
 
 
-def _tempered(scores: torch.Tensor, sequences: list[Sequence]) -> tuple[torch.Tensor, Filters]:
+def _filters(sequences: list[Sequence]) -> Filters:
     params = [sequence.params for sequence in sequences]
-    filters = Filters(
+    return Filters(
         shares=[uniform(sequence.seed_key, sequence.length) for sequence in sequences],
+        temperatures=[p.temperature for p in params],
         top_k=[p.top_k for p in params],
         top_p=[p.top_p for p in params],
         min_p=[p.min_p for p in params],
     )
-    temperatures = to_device([p.temperature for p in params], scores.dtype, scores.device)[:, None]
-    return (scores - scores.amax(-1, keepdim=True)) / temperatures, filters
 
 
 def _logprobs(logits: torch.Tensor, tokens: list[int], sequences: Ordered[Sequence]) -> dict[int, SampledLogprobs]:
