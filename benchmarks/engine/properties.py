@@ -17,12 +17,16 @@ IMAGE_TOKENS, TEXT_TOKENS = 448, 128
 
 
 def bookkeeping(worker: Worker, vocab: int) -> list[Row]:
-    found = worker.call("bookkeeping", prompts=random_prompts(8, 512, vocab, seed=1), count=60).result
-    shares = [1 - model / step for step, model in zip(found["steps"], found["model"], strict=True)]
-    share = statistics.median(shares)
-    worker.call("finish")
-    note = "scheduling, sampling and bookkeeping, of a step of 8 sequences"
-    return [Row(TABLE, note, OURS, 100 * share, "%", goal="≤ 5%", reached=share <= 0.05)]
+    """What of a step of 8 sequences isn't the model's: greedy ones, and ones whose tokens are drawn."""
+    rows = []
+    for kind, sampling in (("", {}), (", tokens drawn", {"temperature": 0.8, "top_p": 0.95})):
+        prompts = random_prompts(8, 512, vocab, seed=1)
+        found = worker.call("bookkeeping", prompts=prompts, count=60, sampling=sampling).result
+        worker.call("finish")
+        share = statistics.median(1 - model / step for step, model in zip(found["steps"], found["model"], strict=True))
+        note = f"scheduling, sampling and bookkeeping, of a step of 8 sequences{kind}"
+        rows.append(Row(TABLE, note, OURS, 100 * share, "%", goal="≤ 5%", reached=share <= 0.05))
+    return rows
 
 
 def growth(

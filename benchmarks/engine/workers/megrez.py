@@ -45,21 +45,23 @@ class Megrez:
         """An engine whose cache is empty."""
         self.engine = self.new_engine()
 
-    def start(self, prompts: list[list[int]], media_tokens: int = 0, renew: bool = True) -> None:
+    def start(self, prompts: list[list[int]], media_tokens: int = 0, renew: bool = True, **sampling: Any) -> None:
         """`media_tokens`: the first so many of each prompt are rows of a picture; equal prompts have equal pictures."""
         if renew:
             self.renew()
-        self.ids = [self.add(prompt, media_tokens) for prompt in prompts]
+        self.ids = [self.add(prompt, media_tokens, **sampling) for prompt in prompts]
         self.tokens: dict[int, list[int]] = {i: [] for i in self.ids}
         while not all(self.tokens.values()):
             self._step()
 
-    def add(self, prompt: list[int], media_tokens: int, new: int = 1000) -> int:
+    def add(self, prompt: list[int], media_tokens: int, new: int = 1000, **sampling: Any) -> int:
         if not media_tokens:
-            return self.engine.add(Prompt(prompt), [], params(new))
+            return self.engine.add(Prompt(prompt), [], params(new, **sampling))
         key = str(prompt[:media_tokens])
         rows = self.model.embed(torch.tensor(prompt[:media_tokens], device=self.model.device)).cpu()
-        return self.engine.add(Prompt(prompt, (MediaSpan(0, media_tokens, 0, 0, key),)), [rows], params(new))
+        return self.engine.add(
+            Prompt(prompt, (MediaSpan(0, media_tokens, 0, 0, key),)), [rows], params(new, **sampling)
+        )
 
     def steps(self, count: int) -> list[float]:
         return [self._step() for _ in range(count)]
@@ -69,9 +71,9 @@ class Megrez:
             self.engine.finish(i, "abort")
         return [self.tokens[i] for i in self.ids]
 
-    def bookkeeping(self, prompts: list[list[int]], count: int) -> dict[str, list[float]]:
+    def bookkeeping(self, prompts: list[list[int]], count: int, sampling: dict[str, float]) -> dict[str, list[float]]:
         """Seconds of each step, and those of them that the model computed."""
-        self.start(prompts)
+        self.start(prompts, **sampling)
         run, model = self.engine.runner.run, []
 
         def timed(chunks: Any) -> Any:
@@ -130,8 +132,8 @@ class Megrez:
         return time.perf_counter() - begin
 
 
-def params(max_tokens: int) -> SamplingParams:
-    return SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True)
+def params(max_tokens: int, temperature: float = 0.0, **sampling: Any) -> SamplingParams:
+    return SamplingParams(max_tokens=max_tokens, temperature=temperature, ignore_eos=True, **sampling)
 
 
 if __name__ == "__main__":

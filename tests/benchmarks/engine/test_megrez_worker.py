@@ -52,7 +52,7 @@ def test_its_properties(worker: Worker, mini_path: Path) -> None:
         *properties.disturbance(worker, VOCAB, tokens=600),
         *properties.repetition(worker, VOCAB, rounds=2),
     ]
-    assert len(rows) == 9
+    assert len(rows) == 10
     assert all(row.value is not None and row.value > 0 for row in rows)
     share, first, again = rows[0], rows[-2], rows[-1]
     assert share.unit == "%"
