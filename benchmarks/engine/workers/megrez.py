@@ -71,7 +71,7 @@ class Megrez:
             self.engine.finish(i, "abort")
         return [self.tokens[i] for i in self.ids]
 
-    def bookkeeping(self, prompts: list[list[int]], count: int, sampling: dict[str, float]) -> dict[str, list[float]]:
+    def bookkeeping(self, prompts: list[list[int]], count: int, sampling: dict[str, Any]) -> dict[str, list[float]]:
         """Seconds of each step, and those of them that the model computed."""
         self.start(prompts, **sampling)
         run, model = self.engine.runner.run, []
