@@ -1,23 +1,23 @@
 """Draws tokens from scores by the filters min_p, top_k and top_p, without sorting the vocabulary.
 
 Tokens are taken in order of probability until the sum of their probabilities reaches the random share (inverse
-transform sampling). The most probable few nearly always hold it; where they don't, more are looked at. One look asks
-nothing of the host: on a GPU it is queued behind the model.
+transform sampling). On a CPU a kernel of `pipeline.native` finds the one. Elsewhere the most probable few nearly always
+hold it; where they don't, more are looked at. One look asks nothing of the host: on a GPU it is queued behind the model.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from ..native.choice import RULE_TYPES, Rules
+from ..native.compiled import choose
 from ..transfer import to_device
 
 FIRST_LOOK, WIDER = 64, 16
 """Of the most probable tokens; then 16 times as many, and so on."""
-
-GROUP = 16
-"""Scores whose largest stands for them in `largest`."""
 
 UNRESOLVED = -1
 
@@ -37,6 +37,18 @@ class Filters:
         return Filters(*([column[row] for row in rows] for column in vars(self).values()))
 
 
+def pick(scores: torch.Tensor, filters: Filters) -> torch.Tensor:
+    """scores: float32 [N, vocab] -> int64 [N]: each row's token, or UNRESOLVED."""
+    if not scores.is_cpu:
+        return look(scores, filters)
+    rows = np.ascontiguousarray(scores.numpy())
+    count, vocab = rows.shape
+    out, weights, places = np.empty(count, np.int64), np.empty(vocab, np.float32), np.empty(vocab, np.int32)
+    rules = Rules(*(np.array(column, kind) for column, kind in zip(vars(filters).values(), RULE_TYPES, strict=True)))
+    choose(rows, rows.max(-1), rows.min(-1), rules, weights, places, out)
+    return torch.from_numpy(out)
+
+
 def look(scores: torch.Tensor, filters: Filters, count: int = FIRST_LOOK) -> torch.Tensor:
     """scores: float32 [N, vocab] -> int64 [N]: each row's token, or UNRESOLVED where its `count` most probable ones
     don't tell."""
@@ -48,7 +60,7 @@ def look(scores: torch.Tensor, filters: Filters, count: int = FIRST_LOOK) -> tor
         to_device(column, torch.float64, device)[:, None]
         for column in (filters.temperatures, filters.top_p, filters.min_p, filters.shares)
     )
-    values, ids = largest(scores, count) if count < size else scores.sort(descending=True, stable=True)
+    values, ids = scores.topk(count) if count < size else scores.sort(descending=True, stable=True)
     highest = values[:, :1]
     weights = ((values - highest).double() / temperature).exp()
     weights = weights.masked_fill((weights < min_p) | (torch.arange(count, device=device) >= limit), 0.0)
@@ -69,22 +81,6 @@ def look(scores: torch.Tensor, filters: Filters, count: int = FIRST_LOOK) -> tor
     last = torch.minimum(inside, (weights > 0).sum(-1, keepdim=True)).clamp(min=1) - 1
     token = ids.gather(-1, torch.minimum(chosen, last))
     return torch.where(known, token, UNRESOLVED)[:, 0]
-
-
-def largest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The values and places of each row's `count` largest scores, as `topk` gives them, which needs two to three times
-    as long for few of a whole vocabulary. They all lie in the `count` groups whose largest are the largest: above those
-    of any other group there are as many already."""
-    rows, size = scores.shape
-    groups = size // GROUP
-    if count * 2 > groups:
-        return scores.topk(count)
-    grouped, every = groups * GROUP, torch.arange(size, device=scores.device)
-    _, best = scores[:, :grouped].unflatten(-1, (GROUP, groups)).amax(1).topk(count)
-    places = best[:, None] + every[:grouped:groups, None]  # [N, GROUP, count]
-    places = torch.cat([places.flatten(1), every[grouped:].expand(rows, -1)], -1)
-    values, at = scores.gather(-1, places).topk(count)
-    return values, places.gather(-1, at)
 
 
 def draw(scores: torch.Tensor, filters: Filters, seen: list[int], already: int = FIRST_LOOK) -> list[int]:

@@ -102,6 +102,8 @@ class Engine:
         )
         self.runner, self.sampler = Runner(model, self.blocks), Sampler(eos_ids)
         self._vocab, self._width = model.config.vocab_size, model.config.hidden_size
+        if model.device.type == "cpu":
+            self.sampler.warm_up(self._vocab)
         self._ids = itertools.count()
         self._alive: dict[int, Sequence] = {}
         self._steps, self._last_batch = 0, 0

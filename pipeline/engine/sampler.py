@@ -16,8 +16,8 @@ import torch
 
 from ..errors import GenerationFailed
 from ..transfer import to_device
-from ..types import SampledLogprobs, TokenLogprob
-from .draw import Filters, draw, look
+from ..types import Prompt, SampledLogprobs, SamplingParams, TokenLogprob
+from .draw import Filters, draw, pick
 from .penalties import adjusted, count
 from .sequence import Sequence
 
@@ -44,6 +44,11 @@ class Sampler:
     def __init__(self, eos_ids: Ordered[int]) -> None:
         self.eos_ids = frozenset(eos_ids)
 
+    def warm_up(self, vocab: int) -> None:
+        """Compiles the CPU's kernel, or loads it, by drawing a token."""
+        anyone = Sequence(-1, Prompt([0]), SamplingParams(temperature=1.0), 1, (0, 0), frozenset())
+        self.sample(torch.zeros((1, vocab)), [anyone])
+
     def sample(self, logits: torch.Tensor, sequences: Ordered[Sequence]) -> list[Sample | GenerationFailed]:
         """logits: float32 [N, vocab], under the raw model -> what each sequence says next, or that its logits are not
         finite.
@@ -58,7 +63,7 @@ class Sampler:
             rows, filters = to_device(drawn, torch.int64, logits.device), _filters([sequences[row] for row in drawn])
             if len(drawn) < len(sequences):
                 scores = scores[rows]
-            best[rows] = look(scores, filters)
+            best[rows] = pick(scores, filters)
         finite = logits.amax(-1).isfinite() & logits.amin(-1).isfinite()
         tokens: list[int] = torch.where(finite, best, BROKEN).tolist()
         if drawn:

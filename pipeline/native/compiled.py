@@ -14,6 +14,7 @@ from typing import Any
 
 import numba
 
+from . import choice
 from . import forward as layers
 from .matmul import NO, START
 
@@ -35,7 +36,7 @@ def _compile(function: Callable[..., None]) -> Callable[..., None]:
         return numba.njit(function, **_OPTIONS)
 
 
-def _functions(digest: str) -> tuple[Callable[..., None], Callable[..., None]]:
+def _functions(digest: str) -> tuple[Callable[..., None], ...]:
     def forward(
         thread: int, threads: int, shared: Any, x: Any, out: Any, batch: Any, w: Any, cache: Any, b: Any, scratch: Any
     ) -> None:
@@ -47,7 +48,13 @@ def _functions(digest: str) -> tuple[Callable[..., None], Callable[..., None]]:
         digest  # noqa: B018
         layers.share(shared, START, thread, threads, x, len(x), w, START, out, NO)
 
-    return _compile(forward), _compile(project)
+    def choose(scores: Any, highest: Any, lowest: Any, rules: Any, weights: Any, places: Any, out: Any) -> None:
+        """`choice.choose` for each row: scores [N, vocab], highest and lowest [N] -> out int64 [N]."""
+        digest  # noqa: B018
+        for row in range(len(scores)):
+            out[row] = choice.choose(scores[row], highest[row], lowest[row], rules, row, weights, places)
+
+    return _compile(forward), _compile(project), _compile(choose)
 
 
-forward, project = _functions(_digest())
+forward, project, choose = _functions(_digest())

@@ -1,0 +1,218 @@
+"""Draws tokens from scores by the filters min_p, top_k and top_p, without sorting the vocabulary.
+
+Tokens are taken in order of probability, equal ones by their numbers, until the sum of their probabilities reaches the
+random share (inverse transform sampling). Those within some nats of the best one are put into bins by their scores;
+only bins in which something ends are sorted. Where the near ones don't hold what is looked for, all are taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+
+from .scalar import emit_exp_negative
+
+SPANS = np.array([8, 12, 18, 32], np.float32)
+"""Nats below the best token that are looked at, one after the other."""
+
+LEAST = np.exp(-SPANS[-1])
+"""Of the best token's weight, 1e-14: what is less counts for nothing."""
+
+BINS = 1024
+
+STRETCH = 64
+"""Scores that are passed over at once where none is high enough."""
+
+GAPS = (1750, 701, 301, 132, 57, 23, 10, 4, 1)
+"""Of Shell's sort (Ciura, 2001)."""
+
+NONE = -1
+"""No token: `draw.UNRESOLVED`."""
+
+_EVERY = np.iinfo(np.int64).max
+
+
+class Rules(NamedTuple):
+    """Of each row: float64 [N], top_k int64. What `draw.Filters` says, in its order."""
+
+    shares: np.ndarray
+    temperatures: np.ndarray
+    top_k: np.ndarray
+    top_p: np.ndarray
+    min_p: np.ndarray
+
+
+RULE_TYPES = np.float64, np.float64, np.int64, np.float64, np.float64
+
+
+class Bins(NamedTuple):
+    """Tokens by the height of their scores: those of bin b are places[starts[b] : starts[b + 1]], in no order."""
+
+    places: np.ndarray  # int32
+    starts: np.ndarray  # int64 [BINS + 1]
+    masses: np.ndarray  # float64 [BINS], the sum of their weights
+
+
+@intrinsic
+def exp_negative(typing: Any, x: Any) -> Any:
+    """e**x of a float32 that is not above 0."""
+    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def choose(scores: Any, highest: float, lowest: float, rules: Any, row: int, weights: Any, places: Any) -> int:
+    """The token of one row: float32 [vocab], all finite or -inf, from `lowest` to `highest`. weights, places: room for
+    float32 and int32 [vocab]."""
+    inverse, top_k = np.float32(1 / rules.temperatures[row]), rules.top_k[row]
+    total = _weigh(scores, highest, inverse, max(LEAST, np.float32(rules.min_p[row])), weights)
+    wanted = top_k if 0 < top_k < len(scores) else _EVERY
+    for span in SPANS:
+        count = _nearest(scores, highest - span / inverse, places)
+        binned = _bins(
+            scores, weights, places[:count], highest, inverse * BINS / min(span, (highest - lowest) * inverse)
+        )
+        token = _among(scores, weights, binned, span == SPANS[-1], total, wanted, rules.top_p[row], rules.shares[row])
+        if token != NONE:
+            return token
+    return NONE
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc"})
+def _weigh(scores: Any, highest: float, inverse: float, min_p: float, weights: Any) -> float:
+    """Weights relative to the best token's, 0 below `min_p`; their sum."""
+    for i in range(len(scores)):
+        weight = exp_negative((scores[i] - highest) * inverse)
+        weights[i] = weight if weight >= min_p else np.float32(0)
+    total = 0.0
+    for i in range(len(scores)):  # a loop of its own: in one they would be half as fast
+        total += weights[i]
+    return total
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _nearest(scores: Any, bottom: float, places: Any) -> int:
+    """Writes down which scores are not below `bottom`; how many."""
+    count = 0
+    for first in range(0, len(scores), STRETCH):
+        stretch = scores[first : first + STRETCH]
+        if len(stretch) == STRETCH:
+            some = np.int32(0)
+            for i in range(STRETCH):
+                some |= np.int32(stretch[i] >= bottom)
+            if not some:
+                continue
+        for i in range(len(stretch)):
+            places[count] = first + i
+            count += stretch[i] >= bottom
+    return count
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _bins(scores: Any, weights: Any, places: Any, highest: float, scale: float) -> Bins:
+    """Of those of `places` that have any weight. `scale`: bins a unit of the scores."""
+    starts, masses = np.zeros(BINS + 1, np.int64), np.zeros(BINS)
+    for place in places:
+        if weights[place] > 0:
+            b = _bin(scores[place], highest, scale)
+            starts[b + 1] += 1
+            masses[b] += weights[place]
+    for b in range(BINS):
+        starts[b + 1] += starts[b]
+    ends, sorted_ = starts[:-1].copy(), np.empty(starts[-1], np.int32)
+    for place in places:
+        if weights[place] > 0:
+            b = _bin(scores[place], highest, scale)
+            sorted_[ends[b]] = place
+            ends[b] += 1
+    return Bins(sorted_, starts, masses)
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _bin(score: float, highest: float, scale: float) -> int:
+    at = (highest - score) * scale
+    return int(at) if at < BINS - 1 else BINS - 1
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _among(
+    scores: Any, weights: Any, bins: Any, everything: bool, total: float, wanted: int, top_p: float, share: float
+) -> int:
+    """The token, if it is in the bins; `everything`: there is none elsewhere. `total`: the weight of all there are."""
+    held, count = bins.masses.sum(), len(bins.places)
+    end, most = BINS - 1, _EVERY  # the last bin of which something is left, and how many of its tokens
+    complete = everything
+    if wanted < count:
+        end = 0
+        while bins.starts[end + 1] < wanted:
+            end += 1
+        most = wanted - bins.starts[end]
+        _, _, total = _advance(scores, weights, bins, end, bins.masses[:end].sum(), np.inf, False, most)
+        complete = True
+    elif wanted != _EVERY and not everything:
+        return NONE
+    if top_p < 1:
+        limit = top_p * total
+        if not complete and held < limit:
+            return NONE
+        found, before = _reach(bins.masses, limit, True, end)
+        _, taken, total = _advance(scores, weights, bins, found, before, limit, True, most if found == end else _EVERY)
+        end, most, complete = found, taken, True
+    target = share * total
+    if not complete and held <= target:
+        return NONE
+    found, before = _reach(bins.masses, target, False, end)
+    token, _, _ = _advance(scores, weights, bins, found, before, target, False, most if found == end else _EVERY)
+    return token
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _reach(masses: Any, target: float, exactly: bool, end: int) -> tuple[int, float]:
+    """The bin, `end` at the latest, in which the sum grows over `target`, or with `exactly` is as much; the sum before
+    it. The last one with any weight where rounding lets none do so."""
+    before, last, until = 0.0, 0, 0.0
+    for b in range(end + 1):
+        after = before + masses[b]
+        if masses[b] > 0:
+            last, until = b, before
+        if after > target or (exactly and after == target):
+            break
+        before = after
+    return last, until
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _advance(
+    scores: Any, weights: Any, bins: Any, b: int, before: float, target: float, exactly: bool, most: int
+) -> tuple[int, int, float]:
+    """Adds the weights of a bin's first `most` tokens to `before` until the sum is over `target`, or with `exactly` as
+    much: the token that was added last, how many were, the sum."""
+    places = bins.places[bins.starts[b] : bins.starts[b + 1]]
+    _sort(scores, places)
+    token, taken = NONE, 0
+    for place in places:
+        if taken == most:
+            break
+        token, taken, before = place, taken + 1, before + weights[place]
+        if before > target or (exactly and before == target):
+            break
+    return token, taken, before
+
+
+@numba.njit(nogil=True, error_model="numpy")
+def _sort(scores: Any, places: Any) -> None:
+    """By their scores, the highest first, equal ones by their numbers."""
+    for gap in GAPS:
+        for i in range(gap, len(places)):
+            place, at = places[i], i
+            while at >= gap:
+                other = places[at - gap]
+                ahead = scores[other] > scores[place] or (scores[other] == scores[place] and other < place)
+                if ahead:
+                    break
+                places[at] = other
+                at -= gap
+            places[at] = place
