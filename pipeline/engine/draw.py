@@ -1,8 +1,9 @@
 """Draws tokens from scores by the filters min_p, top_k and top_p, without sorting the vocabulary.
 
 Tokens are taken in order of probability until the sum of their probabilities reaches the random share (inverse
-transform sampling). On a CPU a kernel of `pipeline.native` finds the one. Elsewhere the most probable few nearly always
-hold it; where they don't, more are looked at. One look asks nothing of the host: on a GPU it is queued behind the model.
+transform sampling). On a CPU a kernel of `pipeline.native` finds the one. Elsewhere the most probable few nearly
+always hold it; where they don't, more are looked at. One look asks nothing of the host: on a GPU it is queued behind
+the model.
 """
 
 from __future__ import annotations
