@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from .scalar import emit_exp_negative
 
-SPANS = np.array([8, 12, 18, 32], np.float32)
+SPANS = np.array([5, 9, 18, 32], np.float32)
 """Nats below the best token that are looked at, one after the other."""
 
 LEAST = np.exp(-SPANS[-1])
@@ -50,11 +50,12 @@ RULE_TYPES = np.float64, np.float64, np.int64, np.float64, np.float64
 
 
 class Bins(NamedTuple):
-    """Tokens by the height of their scores: those of bin b are places[starts[b] : starts[b + 1]], in no order."""
+    """Tokens by the height of their scores."""
 
     places: np.ndarray  # int32
-    starts: np.ndarray  # int64 [BINS + 1]
-    masses: np.ndarray  # float64 [BINS], the sum of their weights
+    bins: np.ndarray  # int32, the bin of each
+    counts: np.ndarray  # int64 [BINS]
+    masses: np.ndarray  # float64 [BINS], the sums of their weights
 
 
 @intrinsic
@@ -114,21 +115,14 @@ def _nearest(scores: Any, bottom: float, places: Any) -> int:
 @numba.njit(nogil=True, error_model="numpy")
 def _bins(scores: Any, weights: Any, places: Any, highest: float, scale: float) -> Bins:
     """Of those of `places` that have any weight. `scale`: bins a unit of the scores."""
-    starts, masses = np.zeros(BINS + 1, np.int64), np.zeros(BINS)
-    for place in places:
-        if weights[place] > 0:
-            b = _bin(scores[place], highest, scale)
-            starts[b + 1] += 1
-            masses[b] += weights[place]
-    for b in range(BINS):
-        starts[b + 1] += starts[b]
-    ends, sorted_ = starts[:-1].copy(), np.empty(starts[-1], np.int32)
-    for place in places:
-        if weights[place] > 0:
-            b = _bin(scores[place], highest, scale)
-            sorted_[ends[b]] = place
-            ends[b] += 1
-    return Bins(sorted_, starts, masses)
+    bins, counts, masses = np.empty(len(places), np.int32), np.zeros(BINS, np.int64), np.zeros(BINS)
+    for i in range(len(places)):
+        weight = weights[places[i]]
+        b = _bin(scores[places[i]], highest, scale)
+        bins[i] = b if weight > 0 else NONE
+        counts[b] += weight > 0
+        masses[b] += weight
+    return Bins(places, bins, counts, masses)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -142,14 +136,14 @@ def _among(
     scores: Any, weights: Any, bins: Any, everything: bool, total: float, wanted: int, top_p: float, share: float
 ) -> int:
     """The token, if it is in the bins; `everything`: there is none elsewhere. `total`: the weight of all there are."""
-    held, count = bins.masses.sum(), len(bins.places)
+    held, count = bins.masses.sum(), bins.counts.sum()
     end, most = BINS - 1, _EVERY  # the last bin of which something is left, and how many of its tokens
     complete = everything
     if wanted < count:
-        end = 0
-        while bins.starts[end + 1] < wanted:
+        end, most = 0, wanted
+        while most > bins.counts[end]:
+            most -= bins.counts[end]
             end += 1
-        most = wanted - bins.starts[end]
         _, _, total = _advance(scores, weights, bins, end, bins.masses[:end].sum(), np.inf, False, most)
         complete = True
     elif wanted != _EVERY and not everything:
@@ -190,7 +184,11 @@ def _advance(
 ) -> tuple[int, int, float]:
     """Adds the weights of a bin's first `most` tokens to `before` until the sum is over `target`, or with `exactly` as
     much: the token that was added last, how many were, the sum."""
-    places = bins.places[bins.starts[b] : bins.starts[b + 1]]
+    places, count = np.empty(bins.counts[b], np.int32), 0
+    for i in range(len(bins.places)):
+        if bins.bins[i] == b:
+            places[count] = bins.places[i]
+            count += 1
     _sort(scores, places)
     token, taken = NONE, 0
     for place in places:
