@@ -57,18 +57,20 @@ class Sampler:
         most probable tokens doesn't settle.
         """
         scores = adjusted(logits, sequences, self.eos_ids)
-        best = _argmax(scores)
         drawn = [row for row, sequence in enumerate(sequences) if sequence.params.temperature >= GREEDY_BELOW]
-        if drawn:
-            rows, filters = to_device(drawn, torch.int64, logits.device), _filters([sequences[row] for row in drawn])
-            if len(drawn) < len(sequences):
+        filters = _filters([sequences[row] for row in drawn])
+        if len(drawn) == len(sequences):
+            best = pick(scores, filters)
+        else:
+            best = _argmax(scores)
+            if drawn:
+                rows = to_device(drawn, torch.int64, logits.device)
                 scores = scores[rows]
-            best[rows] = pick(scores, filters)
+                best[rows] = pick(scores, filters)
         finite = logits.amax(-1).isfinite() & logits.amin(-1).isfinite()
         tokens: list[int] = torch.where(finite, best, BROKEN).tolist()
-        if drawn:
-            for row, token in zip(drawn, draw(scores, filters, [tokens[row] for row in drawn]), strict=True):
-                tokens[row] = token
+        for row, token in zip(drawn, draw(scores, filters, [tokens[row] for row in drawn]), strict=True):
+            tokens[row] = token
         logprobs = _logprobs(logits, tokens, sequences)
         samples: list[Sample | GenerationFailed] = []
         for row, (token, sequence) in enumerate(zip(tokens, sequences, strict=True)):
