@@ -1,4 +1,4 @@
-"""Who holds which block of the KV cache, and what the blocks hold that nobody writes to any more. Holds no tensors."""
+"""Who holds which block of the KV cache, and what the full ones hold. Holds no tensors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BlockManager:
     def find(self, sequence: Sequence) -> int:
         """Gives a sequence that has none the blocks that hold its beginning; how many tokens need not be computed. The
         last one always must, since somebody wants to know what follows it: where its block was found, computing it
-        writes what stands there."""
+        writes what stands there (to the last bit with native kernels, but for rounding with others)."""
         assert not sequence.blocks
         full = sequence.length // self.block_size
         if self.sharing:

@@ -50,6 +50,8 @@ class TokenBudget:
             if self._token_seconds is not None:  # known from a step without decodes
                 self._decode_seconds = max(seconds - prefill * self._token_seconds, 0.0)
             return
+        if prefill < SMALLEST_CHUNK:
+            return  # as long as more would have taken: it tells little of what each one costs
         beyond = seconds - (self._decode_seconds or 0.0) if decodes else seconds
         self._token_seconds = _mix(self._token_seconds, max(beyond, LEAST_SECONDS) / prefill)
 

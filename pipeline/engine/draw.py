@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..native.choice import RULE_TYPES, Rules
 from ..native.compiled import choose
+from ..native.draw import UNRESOLVED, Rules
 from ..transfer import to_device
 
 FIRST_LOOK, WIDER = 64, 16
 """Of the most probable tokens; then 16 times as many, and so on."""
-
-UNRESOLVED = -1
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,10 @@ def pick(scores: torch.Tensor, filters: Filters) -> torch.Tensor:
     rows = np.ascontiguousarray(scores.numpy())
     count, vocab = rows.shape
     out, weights, places = np.empty(count, np.int64), np.empty(vocab, np.float32), np.empty(vocab, np.int32)
-    rules = Rules(*(np.array(column, kind) for column, kind in zip(vars(filters).values(), RULE_TYPES, strict=True)))
+    columns = vars(filters) | {"top_k": [min(k, vocab) for k in filters.top_k]}
+    rules = Rules(
+        **{name: np.array(column, np.int64 if name == "top_k" else np.float64) for name, column in columns.items()}
+    )
     choose(rows, rows.max(-1), rows.min(-1), rules, weights, places, out)
     return torch.from_numpy(out)
 

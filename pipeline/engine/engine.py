@@ -63,7 +63,8 @@ class TokenOutput:
 
 @dataclass(frozen=True)
 class EngineStats:
-    """`prompt_tokens` of sequences that have been admitted, `found_tokens` of them in the cache."""
+    """`prompt_tokens` of sequences that have been admitted, `found_tokens` of them not computed, since they were in the
+    cache."""
 
     running: int
     waiting: int

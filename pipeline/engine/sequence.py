@@ -26,7 +26,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)  # of its first full blocks, see `prefix`
     computed: int = 0
-    found: int = 0  # tokens that were in the cache when the sequence was first admitted
+    found: int = 0  # tokens that needn't be computed when it was first admitted, since they were in the cache
     preemptions: int = 0
     finish_reason: FinishReason | None = None
     sampler_state: Any = None  # the sampler's counts of this sequence's tokens

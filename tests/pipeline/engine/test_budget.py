@@ -46,6 +46,14 @@ def test_to_begin_with_a_small_chunk_is_measured() -> None:
     assert budget.prefill(4) == pytest.approx(80, abs=1)
 
 
+def test_a_single_token_tells_nothing_of_what_more_cost() -> None:
+    budget = learnt(0.1)
+    before = budget.prefill(4)
+    budget.observe(0, 1, 0.026)  # the last token of a prompt that was found in the cache
+    budget.observe(4, 1, 0.05)
+    assert budget.prefill(4) == before
+
+
 def test_it_follows_a_change_within_some_steps() -> None:
     budget = learnt(0.05)
     for _ in range(20):

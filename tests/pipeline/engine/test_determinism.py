@@ -116,3 +116,24 @@ def test_nothing_else_decides(model: Model, block_size: int) -> None:
         seen["preemptions"] += engine.stats.preemptions
         seen["found"] += engine.stats.found_tokens
     assert min(seen.values()) > SCHEDULES[block_size] / 5, f"the schedules were too tame: {seen}"
+
+
+@pytest.mark.parametrize("tokens", [64, 128])
+def test_twins_that_end_with_a_block_write_the_same(model: Model, tokens: int) -> None:
+    """Two of three compute their last token at the same time, in the block that the first one has computed, while that
+    one goes on."""
+    rng = random.Random(tokens)
+    prompt = Prompt([rng.randrange(16, model.config.vocab_size) for _ in range(tokens)])
+    params = SamplingParams(max_tokens=ANSWER, temperature=0.9, seed=1, ignore_eos=True, logprobs=2)
+    wanted = said(alone(model, Asked(prompt, [], params), 64))
+    model.set_threads(2)
+    engine = Engine(model, EngineConfig(kv_cache=CacheBudget(tokens=1024), block_size=64), [])
+    for together in (3, 1):
+        ids = [engine.add(prompt, [], params) for _ in range(together)]
+        outputs: dict[int, list[TokenOutput]] = {}
+        while not engine.idle:
+            for output in engine.step():
+                outputs.setdefault(output.sequence_id, []).append(output)
+        for identity in ids:
+            assert said(outputs[identity]) == wanted
+            assert outputs[identity][0].found == (tokens - 1 if identity else 0)

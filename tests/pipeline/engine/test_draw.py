@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engine.draw import FIRST_LOOK, Filters, draw, look, pick
+from pipeline.native.compiled import choose
 
 
 def reference(scores: torch.Tensor, share: float, temperature: float, top_k: int, top_p: float, min_p: float) -> int:
@@ -35,7 +36,7 @@ def nearly(scores: torch.Tensor, share: float, temperature: float, top_k: int, t
     is left to draw from."""
     error = 4e-6
     return {
-        reference(scores, min(max(share + a, 0), 1), temperature, top_k, top_p * (1 + b), min_p * (1 + c))
+        reference(scores, min(max(share + a, 0), 1), temperature, top_k, top_p * (1 + b), min(min_p * (1 + c), 1))
         for a, b, c in itertools.product((-error, 0, error), repeat=3)
     }
 
@@ -137,12 +138,14 @@ def test_forbidden_tokens_are_never_drawn(by: Callable[[torch.Tensor, float], in
 
 def test_equal_tokens_are_drawn_in_the_order_of_their_numbers() -> None:
     assert [picked(torch.zeros(1000), share) for share in (0.0, 0.2501, 0.5001, 0.9999)] == [0, 250, 500, 999]
+    assert picked(torch.zeros(1000), 0.5, top_p=0.0) == 0
+    assert picked(torch.zeros(1000), 0.9999, top_p=0.5) == 499, "half of the whole is reached exactly"
     scores = torch.zeros(1000)
     scores[500:] = torch.tensor(3.0).log()  # three quarters of the whole
     assert [picked(scores, share) for share in (0.0001, 0.7501, 0.9999)] == [500, 0, 499]
 
 
-def test_a_cpu_looks_at_all_only_where_the_near_ones_do_not_hold_it() -> None:
+def test_far_tokens_count_when_they_are_many() -> None:
     """A best token and many far ones that weigh more together."""
     scores = torch.full((100_000,), -9.0)
     scores[7] = 0.0
@@ -155,16 +158,28 @@ def test_a_cpu_looks_at_all_only_where_the_near_ones_do_not_hold_it() -> None:
     assert picked(scores, 0.9999999, min_p=0.001) == 7
 
 
+def test_the_kernel_is_compiled_once() -> None:
+    """For one row and several, cut out of wider ones, and numbers that are whole."""
+    for scores in (torch.zeros(1, 70), torch.zeros(3, 70), torch.zeros(3, 96)[:, :70]):
+        count = len(scores)
+        pick(scores, Filters([0] * count, [1] * count, [0] * count, [1] * count, [0] * count))
+    assert len(choose.signatures) == 1
+
+
+def test_a_limit_that_is_no_machine_number() -> None:
+    assert picked(torch.zeros(1000), 0.9999, top_k=10**20) == 999
+
+
 def test_rows_that_are_no_numbers_harm_nobody() -> None:
     good = scores_of(3, 4000, 2.0)
-    rows = torch.stack([good, torch.full((4000,), torch.nan), good, torch.full((4000,), -torch.inf), good])
+    rows = torch.stack([good, torch.full((4000,), torch.nan), good, torch.full((4000,), -torch.inf), good, good])
     rows[2, 5], rows[4, 6] = torch.inf, torch.nan
-    filters = Filters([0.4] * 5, [0.7] * 5, [0] * 5, [0.9] * 5, [0.0] * 5)
-    assert pick(rows, filters)[0] == picked(good, 0.4, temperature=0.7, top_p=0.9)
+    filters = Filters([0.4] * 6, [0.7] * 6, [0] * 6, [0.9] * 6, [0.0] * 6)
+    tokens = pick(rows, filters).tolist()
+    assert tokens[0] == tokens[5] == picked(good, 0.4, temperature=0.7, top_p=0.9)
 
 
-def test_many_far_tokens_in_one_bin_are_sorted_soon() -> None:
-    """The filter ends among tens of thousands of neighbours."""
+def test_a_filter_may_end_among_tens_of_thousands_of_neighbours() -> None:
     scores = -20 - torch.linspace(0, 0.01, 100_000)[torch.randperm(100_000, generator=torch.Generator().manual_seed(1))]
     scores[:3] = 0.0
     best = scores.sort(descending=True, stable=True).indices

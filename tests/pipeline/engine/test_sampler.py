@@ -362,3 +362,13 @@ class TestBatches:
     def test_very_large_logits_are_numbers(self) -> None:
         scores = torch.tensor([3e38, 3e38, -1.0])[None]
         assert Sampler([]).sample(scores, [sequence(temperature=0)]) == [Sample(0, None)]
+
+
+def test_an_engine_draws_a_token_before_anyone_asks(
+    golden_decoder: DecoderModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has to be compiled is compiled by then."""
+    calls = []
+    monkeypatch.setattr("pipeline.engine.draw.choose", lambda *arguments: calls.append(arguments[0].shape))
+    Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(8)), [])
+    assert calls == [(1, golden_decoder.config.vocab_size)]

@@ -93,6 +93,16 @@ def test_another_process_finds_what_is_compiled(kernels: Path, tmp_path: Path) -
     assert run(PROJECT, **places)[0] == [7, 0, 1]
 
 
+def test_what_was_compiled_for_a_class_that_has_moved_is_left_alone(kernels: Path, tmp_path: Path) -> None:
+    places = {"folder": tmp_path, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    let_products_be(5, kernels)
+    assert run(PROJECT, **places)[0] == [5, 0, 1]
+    (kernels / "packing.py").rename(kernels / "parcels.py")
+    for file in kernels.glob("*.py"):
+        file.write_text(file.read_text().replace("from .packing", "from .parcels"))
+    assert run(PROJECT.replace("kernels.packing", "kernels.parcels"), **places)[0] == [5, 0, 1]
+
+
 def test_another_process_finds_all_layers_compiled(golden_path: Path) -> None:
     _, model = load_decoder(golden_path, device="cpu", dtype="float32", attention="native")
     assert isinstance(model, NativeDecoder)

@@ -2,7 +2,8 @@
 
 Tokens are taken in order of probability, equal ones by their numbers, until the sum of their probabilities reaches the
 random share (inverse transform sampling). Those within some nats of the best one are put into bins by their scores;
-only bins in which something ends are sorted. Where the near ones don't hold what is looked for, all are taken.
+only bins in which something ends are sorted. Where they don't hold what is looked for, those further down are taken,
+too.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ STRETCH = 64
 GAPS = (1750, 701, 301, 132, 57, 23, 10, 4, 1)
 """Of Shell's sort (Ciura, 2001)."""
 
-NONE = -1
-"""No token: `draw.UNRESOLVED`."""
+UNRESOLVED = -1
+"""In place of a token."""
 
 _EVERY = np.iinfo(np.int64).max
 
 
 class Rules(NamedTuple):
-    """Of each row: float64 [N], top_k int64. What `draw.Filters` says, in its order."""
+    """What `draw.Filters` says of each row, [N]: top_k int64, the others float64."""
 
     shares: np.ndarray
     temperatures: np.ndarray
@@ -46,14 +47,11 @@ class Rules(NamedTuple):
     min_p: np.ndarray
 
 
-RULE_TYPES = np.float64, np.float64, np.int64, np.float64, np.float64
-
-
 class Bins(NamedTuple):
     """Tokens by the height of their scores."""
 
     places: np.ndarray  # int32
-    bins: np.ndarray  # int32, the bin of each
+    numbers: np.ndarray  # int32, the bin of each; BINS for one without weight
     counts: np.ndarray  # int64 [BINS]
     masses: np.ndarray  # float64 [BINS], the sums of their weights
 
@@ -66,8 +64,8 @@ def exp_negative(typing: Any, x: Any) -> Any:
 
 @numba.njit(nogil=True, error_model="numpy")
 def choose(scores: Any, highest: float, lowest: float, rules: Any, row: int, weights: Any, places: Any) -> int:
-    """The token of one row: float32 [vocab], all finite or -inf, from `lowest` to `highest`. weights, places: room for
-    float32 and int32 [vocab]."""
+    """The token of one row: float32 [vocab], all finite or -inf, from `lowest` to `highest`; UNRESOLVED for others, and
+    where none is finite. weights, places: room for float32 and int32 [vocab]."""
     inverse, top_k = np.float32(1 / rules.temperatures[row]), rules.top_k[row]
     total = _weigh(scores, highest, inverse, max(LEAST, np.float32(rules.min_p[row])), weights)
     wanted = top_k if 0 < top_k < len(scores) else _EVERY
@@ -77,9 +75,9 @@ def choose(scores: Any, highest: float, lowest: float, rules: Any, row: int, wei
             scores, weights, places[:count], highest, inverse * BINS / min(span, (highest - lowest) * inverse)
         )
         token = _among(scores, weights, binned, span == SPANS[-1], total, wanted, rules.top_p[row], rules.shares[row])
-        if token != NONE:
+        if token != UNRESOLVED:
             return token
-    return NONE
+    return UNRESOLVED
 
 
 @numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc"})
@@ -115,14 +113,14 @@ def _nearest(scores: Any, bottom: float, places: Any) -> int:
 @numba.njit(nogil=True, error_model="numpy")
 def _bins(scores: Any, weights: Any, places: Any, highest: float, scale: float) -> Bins:
     """Of those of `places` that have any weight. `scale`: bins a unit of the scores."""
-    bins, counts, masses = np.empty(len(places), np.int32), np.zeros(BINS, np.int64), np.zeros(BINS)
+    numbers, counts, masses = np.empty(len(places), np.int32), np.zeros(BINS, np.int64), np.zeros(BINS)
     for i in range(len(places)):
         weight = weights[places[i]]
         b = _bin(scores[places[i]], highest, scale)
-        bins[i] = b if weight > 0 else NONE
+        numbers[i] = b if weight > 0 else BINS
         counts[b] += weight > 0
         masses[b] += weight
-    return Bins(places, bins, counts, masses)
+    return Bins(places, numbers, counts, masses)
 
 
 @numba.njit(nogil=True, error_model="numpy")
@@ -147,17 +145,17 @@ def _among(
         _, _, total = _advance(scores, weights, bins, end, bins.masses[:end].sum(), np.inf, False, most)
         complete = True
     elif wanted != _EVERY and not everything:
-        return NONE
+        return UNRESOLVED
     if top_p < 1:
         limit = top_p * total
         if not complete and held < limit:
-            return NONE
+            return UNRESOLVED
         found, before = _reach(bins.masses, limit, True, end)
         _, taken, total = _advance(scores, weights, bins, found, before, limit, True, most if found == end else _EVERY)
         end, most, complete = found, taken, True
     target = share * total
     if not complete and held <= target:
-        return NONE
+        return UNRESOLVED
     found, before = _reach(bins.masses, target, False, end)
     token, _, _ = _advance(scores, weights, bins, found, before, target, False, most if found == end else _EVERY)
     return token
@@ -172,8 +170,8 @@ def _reach(masses: Any, target: float, exactly: bool, end: int) -> tuple[int, fl
         after = before + masses[b]
         if masses[b] > 0:
             last, until = b, before
-        if after > target or (exactly and after == target):
-            break
+            if after > target or (exactly and after == target):
+                break
         before = after
     return last, until
 
@@ -186,11 +184,11 @@ def _advance(
     much: the token that was added last, how many were, the sum."""
     places, count = np.empty(bins.counts[b], np.int32), 0
     for i in range(len(bins.places)):
-        if bins.bins[i] == b:
+        if bins.numbers[i] == b:
             places[count] = bins.places[i]
             count += 1
     _sort(scores, places)
-    token, taken = NONE, 0
+    token, taken = UNRESOLVED, 0
     for place in places:
         if taken == most:
             break
