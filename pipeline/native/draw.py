@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 
-from .scalar import emit_exp_negative
+from .scalar import exp_negative
 
 SPANS = np.array([5, 9, 18, 32], np.float32)
 """Nats below the best token that are looked at, one after the other."""
@@ -54,12 +52,6 @@ class Bins(NamedTuple):
     numbers: np.ndarray  # int32, the bin of each; BINS for one without weight
     counts: np.ndarray  # int64 [BINS]
     masses: np.ndarray  # float64 [BINS], the sums of their weights
-
-
-@intrinsic
-def exp_negative(typing: Any, x: Any) -> Any:
-    """e**x of a float32 that is not above 0."""
-    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
 
 
 @numba.njit(nogil=True, error_model="numpy")

@@ -44,6 +44,12 @@ def emit_exp_negative(builder: ir.IRBuilder, x: Any) -> Any:
     return builder.select(low, number(0.0), builder.fmul(mantissa, power))
 
 
+@intrinsic
+def exp_negative(typing: Any, x: Any) -> Any:
+    """`emit_exp_negative` of one."""
+    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
+
+
 def emit_silu(builder: ir.IRBuilder, x: Any) -> Any:
     """x * sigmoid(x) of a float32 or a vector of them."""
     one = ir.Constant(x.type, [1.0] * x.type.count if isinstance(x.type, ir.VectorType) else 1.0)

@@ -16,6 +16,7 @@ from pipeline.engine.memory import CacheBudget
 from pipeline.engine.runner import Model
 from pipeline.omni import Omni
 from pipeline.types import MediaSpan, Prompt, SamplingParams
+from tests.pipeline.helpers import drain
 
 SCHEDULES = {16: 400, 64: 100}
 """By tokens a block: small blocks are often full, and run out."""
@@ -130,10 +131,7 @@ def test_twins_that_end_with_a_block_write_the_same(model: Model, tokens: int) -
     engine = Engine(model, EngineConfig(kv_cache=CacheBudget(tokens=1024), block_size=64), [])
     for together in (3, 1):
         ids = [engine.add(prompt, [], params) for _ in range(together)]
-        outputs: dict[int, list[TokenOutput]] = {}
-        while not engine.idle:
-            for output in engine.step():
-                outputs.setdefault(output.sequence_id, []).append(output)
+        outputs = drain(engine)
         for identity in ids:
             assert said(outputs[identity]) == wanted
             assert outputs[identity][0].found == (tokens - 1 if identity else 0)

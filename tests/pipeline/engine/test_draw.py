@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -41,25 +42,23 @@ def nearly(scores: torch.Tensor, share: float, temperature: float, top_k: int, t
     }
 
 
-def drawn(
-    scores: torch.Tensor,
-    share: float,
-    *,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-) -> int:
+def filters_of(
+    share: float, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+) -> Filters:
+    """Of one row."""
+    return Filters([share], [temperature], [top_k], [top_p], [min_p])
+
+
+def drawn(scores: torch.Tensor, share: float, **filters: Any) -> int:
     """One row's token, by as many looks as it takes."""
-    filters = Filters([share], [temperature], [top_k], [top_p], [min_p])
-    (token,) = draw(scores[None], filters, look(scores[None], filters).tolist())
+    rules = filters_of(share, **filters)
+    (token,) = draw(scores[None], rules, look(scores[None], rules).tolist())
     return token
 
 
-def picked(scores: torch.Tensor, share: float, **filters: float) -> int:
+def picked(scores: torch.Tensor, share: float, **filters: Any) -> int:
     """The same by a CPU's kernel."""
-    rules = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | filters
-    return int(pick(scores[None], Filters([share], *([value] for value in rules.values()))))  # type: ignore[arg-type]
+    return int(pick(scores[None], filters_of(share, **filters)))
 
 
 def scores_of(seed: int, size: int, spread: float) -> torch.Tensor:
@@ -81,9 +80,9 @@ def test_the_token_is_that_of_the_sorted_vocabulary(
 ) -> None:
     scores = scores_of(seed, size, spread)
     wanted = reference(scores, share, temperature, min(top_k, size), top_p, min_p)
-    assert drawn(scores, share, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p) == wanted
-    filters = Filters([share], [temperature], [top_k], [top_p], [min_p])
-    (token,) = pick(scores[None], filters).tolist()
+    filters = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    assert drawn(scores, share, **filters) == wanted
+    token = picked(scores, share, **filters)
     assert token == wanted or token in nearly(scores, share, temperature, min(top_k, size), top_p, min_p)
 
 
@@ -122,7 +121,7 @@ def test_the_vocabulary_is_sorted_only_where_nothing_less_will_do(
 ) -> None:
     scores = scores_of(1, 49152, spread)
     with looked_at() as seen:
-        drawn(scores, share, **filters)  # type: ignore[arg-type]
+        drawn(scores, share, **filters)
     assert seen == looks
 
 

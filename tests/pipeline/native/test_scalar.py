@@ -6,12 +6,7 @@ import pytest
 from numba.core import types
 from numba.extending import intrinsic
 
-from pipeline.native.scalar import emit_exp_negative, emit_silu, swiglu
-
-
-@intrinsic
-def exp_negative(typing, x):  # type: ignore
-    return types.float32(types.float32), lambda context, builder, signature, args: emit_exp_negative(builder, args[0])
+from pipeline.native.scalar import emit_silu, exp_negative, swiglu
 
 
 @intrinsic
