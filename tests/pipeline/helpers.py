@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +72,13 @@ def drain(engine: Engine, limit: int = 5000) -> dict[int, list[TokenOutput]]:
 
 def tokens(outputs: list[TokenOutput]) -> list[int]:
     return [o.token_id for o in outputs if o.token_id is not None]
+
+
+def alone(make: Callable[..., Engine], prompt: Prompt, params: SamplingParams) -> list[int]:
+    """The tokens that come when nothing else runs."""
+    engine = make()
+    engine.add(prompt, [], params)
+    return tokens(drain(engine)[0])
 
 
 def script(generator: Generator, *answers: list[int]) -> None:
