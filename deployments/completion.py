@@ -14,7 +14,7 @@ from pipeline.config import ModelConfig
 from pipeline.errors import GenerationFailed, InvalidMedia
 from pipeline.types import ChatRequest, Delta, Message, Modality, PromptUsage
 
-from .api_errors import DIED, LOST, ApiError, root_cause
+from .api_errors import DIED, LOST, ApiError, root_cause, to_api_error
 from .codec import Piece
 from .log import log_event
 from .media import Fetcher, decode_base64, decode_data_url
@@ -162,6 +162,9 @@ class Completions:
                 if pieces is not None:
                     await pieces.aclose()
                 cause = root_cause(error)
+                if isinstance(error, Exception) and to_api_error(cause) is None:  # lost embeds, or who knows what
+                    for key, item in zip(keys, media, strict=False):  # no media: an encoder's own loss
+                        self.cache.forget(key, item.ref)
                 if attempt == ATTEMPTS or not isinstance(cause, LOST + DIED):
                     raise
                 log_event(
@@ -171,9 +174,6 @@ class Completions:
                     attempt=attempt,
                 )
                 await asyncio.sleep(RETRY_SECONDS * attempt)
-                if isinstance(cause, LOST):
-                    for key, item in zip(keys, media, strict=False):  # no media: an encoder's own loss
-                        self.cache.forget(key, item.ref)
         raise AssertionError("unreachable")
 
     async def _encode_all(

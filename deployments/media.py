@@ -128,7 +128,7 @@ class Fetcher:
                 return await self._follow(session, url)
         except TimeoutError:
             raise InvalidMedia(f"the URL gave no answer within {settings.max_seconds:g} s") from None
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # UnicodeError: a host no name can be
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no host's name, no user's
             raise InvalidMedia(f"the URL can't be fetched: {type(error).__name__}") from None
 
     async def _follow(self, session: aiohttp.ClientSession, url: str) -> bytes:

@@ -6,7 +6,7 @@ serve, is refused by name: nothing that a client sends is dropped silently.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, LiteralString
+from typing import Annotated, Any, Literal, LiteralString
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,15 @@ from pipeline.types import SamplingParams
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown_field(cls, data: Any) -> Any:
+        """One is enough to refuse a request; pydantic would complain of a million, a few hundred bytes each."""
+        if not isinstance(data, dict) or len(unknown := data.keys() - cls.model_fields.keys()) < 2:
+            return data
+        first = next(key for key in data if key in unknown)
+        return {key: value for key, value in data.items() if key == first or key not in unknown}
 
 
 class TextPart(_Wire):

@@ -49,6 +49,8 @@ class Readiness:
                 n for state, n in deployment.replica_states.items() if getattr(state, "value", state) == "RUNNING"
             )
             status = str(deployment.status.value)
-            # A stage scaled to zero is healthy: its first request wakes it.
-            stages[name] = StageHealth(status=status, running=running, ready=running > 0 or status == "HEALTHY")
+            # A stage scaled to zero is healthy: its first request wakes it, and others wait for it, too.
+            scales = deployment.status_trigger == "AUTOSCALING"
+            asleep = status == "HEALTHY" or (scales and status in ("UPSCALING", "DOWNSCALING"))
+            stages[name] = StageHealth(status=status, running=running, ready=running > 0 or asleep)
         return Health(ready=bool(stages) and all(stage.ready for stage in stages.values()), stages=stages)

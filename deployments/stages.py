@@ -39,6 +39,8 @@ class Stages:
             stats: EncodeStats = await (await anext(refs))
             # Ray's `anext` would fetch the embeds to this node; `next` waits without fetching.
             ref = await asyncio.get_running_loop().run_in_executor(self._waiting, next, refs)
+            if ref == refs.completed():  # no embeds, but what the encoder died of after its report
+                await ref
         except BaseException:
             response.cancel()
             raise

@@ -34,7 +34,7 @@ class EngineConfig:
     prefix_caching: prompts that begin alike share what has been computed;
     max_batch_tokens: tokens computed a step at most; step_seconds: what a step should take at most while answers
     are under way (None: it doesn't matter); max_running: sequences in a step;
-    max_waiting: sequences queued behind them; max_context: prompt plus answer of one sequence
+    max_waiting: sequences queued beside as many; max_context: prompt plus answer of one sequence
     (None: what the checkpoint was trained for).
     """
 

@@ -64,10 +64,11 @@ class Scheduler:
         return not self.waiting and not self.running
 
     def add(self, sequence: Sequence) -> None:
-        """Queues a new sequence. Raises Overloaded when the queue is full."""
+        """Queues a new sequence. Raises Overloaded when as many run and wait as may; those that come between two steps
+        wait until the next, though they may run then."""
         assert self.blocks.can_ever_hold(sequence.max_length), "the engine refuses these at its door"
-        if len(self.waiting) >= self.max_waiting:
-            raise Overloaded(f"{len(self.waiting)} sequences are waiting already")
+        if len(self.waiting) + len(self.running) >= self.max_running + self.max_waiting:
+            raise Overloaded(f"{len(self.running)} sequences are running and {len(self.waiting)} waiting already")
         self.waiting.append(sequence)
 
     def schedule(self) -> list[Chunk]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ..config import ImageProcessorConfig
 from ..errors import InvalidMedia, MediaTooLarge
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-Image.MAX_IMAGE_PIXELS = None  # the limit is ours to check, by check_size, from the header
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # up to twice the limit; check_size refuses these
 
 JPEG_SCAN = b"\xff\xda"
 MAX_JPEG_SCANS = 100
@@ -37,12 +39,15 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     The orientation of EXIF is applied and transparency is laid on white. The size is checked from
     the header, before any pixel is decoded. Raises InvalidMedia, MediaTooLarge.
     """
+    Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow fills the canvas of some GIFs before it tells their size
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError:  # over twice the limit
+        raise MediaTooLarge(f"the picture has too many pixels; at most {max_pixels:,} are allowed") from None
     except Exception:  # Pillow's parsers raise a dozen kinds on broken headers
         raise InvalidMedia("the picture can't be read; PNG, JPEG, WebP and GIF are supported") from None
     check_size(*image.size, max_pixels)
-    if image.format == "JPEG" and data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+    if isinstance(image, JpegImageFile) and data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
         raise InvalidMedia(f"the JPEG picture has more than {MAX_JPEG_SCANS} scans")
     try:
         image.load()
@@ -69,7 +74,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image, dtype=np.float64)
         top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 65535.0
-        return Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+        grey = (values / top * 255).clip(0, 255).round().astype(np.uint8)
+        if (transparent := image.info.get("transparency")) is not None:
+            grey[values == transparent] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

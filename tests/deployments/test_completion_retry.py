@@ -74,6 +74,17 @@ def test_nothing_is_repeated_after_the_first_piece(house: House, error: BaseExce
     assert house.idle()
 
 
+def test_embeds_that_nobody_can_use_are_not_kept(house: House) -> None:
+    async def main() -> None:
+        house.stages.answers = deque([[task_error(OSError("no space left"))], pieces("again")])
+        with pytest.raises(OSError):  # noqa: PT011 - its message is Ray's
+            await text(house, [image()])
+        assert await text(house, [image()]) == "again"
+
+    run(main())
+    assert house.stages.media == [["ref-1"], ["ref-2"]]
+
+
 @pytest.mark.parametrize("error", [task_error(Overloaded("full")), task_error(InvalidRequest("no")), ValueError()])
 def test_other_errors_are_not_repeated(house: House, error: BaseException) -> None:
     house.stages.answers = deque([[error]])

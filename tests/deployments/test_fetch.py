@@ -116,6 +116,7 @@ class TestFetch:
             "http://[::1",
             "http://host:99999/",
             "HTTPS",
+            "http://a%3Ab@127.0.0.1/x.png",
         ],
     )
     def test_what_is_no_http_url(self, url: str) -> None:

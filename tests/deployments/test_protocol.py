@@ -231,6 +231,20 @@ def test_unknown_field_is_named(change: dict[str, Any], path: str) -> None:
     assert path in error.message
 
 
+@pytest.mark.parametrize("place", ["body", "message", "part"])
+def test_of_many_unknown_fields_one_is_looked_at(place: str) -> None:
+    """The first. A body of nothing else costs no more than another of its size."""
+    unknown = {f"field{i}": 0 for i in range(1000)}
+    part = TEXT | (unknown if place == "part" else {})
+    message = {"role": "user", "content": [part]} | (unknown if place == "message" else {})
+    body = {"model": MODEL, "messages": [message]} | (unknown if place == "body" else {})
+    with pytest.raises(ValidationError) as caught:
+        ChatCompletionRequest.model_validate(body)
+    (complaint,) = (e for e in caught.value.errors() if "list[tagged-union" in str(e["loc"]) or place != "part")
+    assert complaint["type"] == "extra_forbidden"
+    assert complaint["loc"][-1] == "field0"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

@@ -22,11 +22,11 @@ class Controller:
         self.deployments: dict[str, DeploymentStatusOverview] = {}
         monkeypatch.setattr(serve, "status", self.status)
 
-    def set(self, name: str, status: str, **replicas: int) -> None:
+    def set(self, name: str, status: str, trigger: str = "CONFIG_UPDATE_STARTED", **replicas: int) -> None:
         # The controller counts replicas by the states' values: plain strings.
         self.deployments[name] = DeploymentStatusOverview(
             DeploymentStatus(status),
-            DeploymentStatusTrigger.CONFIG_UPDATE_STARTED,
+            DeploymentStatusTrigger(trigger),
             dict(replicas),
             "",  # type: ignore[arg-type]
         )
@@ -51,6 +51,20 @@ def test_ready_when_every_stage_is(controller: Controller) -> None:
     assert health.stages["VisionEncoder"].model_dump() == {"status": "UPDATING", "running": 0, "ready": False}
     controller.set("VisionEncoder", "UPDATING", STARTING=1, RUNNING=1)
     assert run(Readiness("megrez").health()).ready
+
+
+@pytest.mark.parametrize(
+    ("status", "trigger", "ready"),
+    [
+        ("UPSCALING", "AUTOSCALING", True),
+        ("DOWNSCALING", "AUTOSCALING", True),
+        ("UPSCALING", "CONFIG_UPDATE_STARTED", False),
+        ("UNHEALTHY", "AUTOSCALING", False),
+    ],
+)
+def test_a_stage_that_wakes_up_is_waited_for(controller: Controller, status: str, trigger: str, ready: bool) -> None:
+    controller.set("VisionEncoder", status, trigger, STARTING=1)
+    assert run(Readiness("megrez").missing({"VisionEncoder"})) == ([] if ready else ["VisionEncoder"])
 
 
 @pytest.mark.parametrize(

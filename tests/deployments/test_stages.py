@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from deployments.codec import Piece
 from deployments.media_cache import EncodedMedia
@@ -35,9 +36,13 @@ class FakeResponse:
 
     def __init__(self, items: list[Any]) -> None:
         self.items, self.cancelled = list(items), 0
+        self.end = FakeRef(None)
 
     async def _to_object_ref_gen(self) -> FakeResponse:
         return self
+
+    def completed(self) -> FakeRef:
+        return self.end
 
     def cancel(self) -> None:
         self.cancelled += 1
@@ -100,6 +105,15 @@ class TestEncode:
         handle = FakeHandle(FakeRef(task_error(InvalidMedia("no picture"))))
         with pytest.raises(InvalidMedia):
             run(stages(handle).encode("image", b"x", "id"))
+
+    def test_an_encoder_that_dies_after_its_report(self) -> None:
+        """Ray's `next` gives a reference then, too: one that holds what it died of."""
+        handle = FakeHandle(FakeRef(STATS))
+        handle.response.end = FakeRef(ActorDiedError())
+        handle.response.items.append(handle.response.end)
+        with pytest.raises(ActorDiedError):
+            run(stages(handle).encode("image", b"x", "id"))
+        assert handle.response.cancelled == 1
 
     def test_cancelling_cancels_the_encoder(self) -> None:
         async def main() -> None:

@@ -171,7 +171,8 @@ class TestAnswers:
     def test_all_answers_or_none(self, mini_generator: Generator) -> None:
         model = mini_generator.engine.runner.model
         generator = Generator(
-            mini_generator.tokenizer, Engine(model, EngineConfig(kv_cache=CacheBudget(64), max_waiting=2), [])
+            mini_generator.tokenizer,
+            Engine(model, EngineConfig(kv_cache=CacheBudget(64), max_running=1, max_waiting=1), []),
         )
         prompt = generator.prompt(HELLO, [])
         with pytest.raises(Overloaded):

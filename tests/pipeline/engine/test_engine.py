@@ -61,7 +61,7 @@ class TestDoor:
             make().add(text_prompt(3), [], greedy(1, stop_token_ids=(token,)))
 
     def test_a_full_queue(self, make: Callable[..., Engine]) -> None:
-        engine = make(max_waiting=2)
+        engine = make(max_running=1, max_waiting=1)
         for i in range(2):
             engine.add(text_prompt(3, seed=i), [], greedy(2))
         with pytest.raises(Overloaded):

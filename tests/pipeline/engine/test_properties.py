@@ -47,7 +47,8 @@ class Machine(RuleBasedStateMachine):
             return
         tokens = [1] * min(alike, prompt) + [kind] * (prompt - alike)  # many begin alike
         sequence = Sequence(len(self.everyone), Prompt(tokens), SamplingParams(), answer, (0, 0), frozenset())
-        full = len(self.scheduler.waiting) >= self.scheduler.max_waiting
+        scheduler = self.scheduler
+        full = len(scheduler.waiting) + len(scheduler.running) >= scheduler.max_running + scheduler.max_waiting
         try:
             self.scheduler.add(sequence)
         except Overloaded:

@@ -100,13 +100,17 @@ def test_the_last_to_arrive_gives_way_itself() -> None:
 
 
 def test_the_queue_is_bounded() -> None:
-    scheduler = make(waiting=2)
-    scheduler.add(sequence(0, 1))
-    scheduler.add(sequence(1, 1))
-    with pytest.raises(Overloaded, match="2 sequences"):
-        scheduler.add(sequence(2, 1))
+    """As many as may run and as may wait, also where all come between two steps."""
+    scheduler = make(running=1, waiting=2)
+    for i in range(3):
+        scheduler.add(sequence(i, 1))
+    with pytest.raises(Overloaded, match="0 sequences are running and 3 waiting"):
+        scheduler.add(sequence(3, 1))
     compute(scheduler.schedule())
-    scheduler.add(sequence(2, 1))
+    with pytest.raises(Overloaded, match="1 sequences are running and 2 waiting"):
+        scheduler.add(sequence(3, 1))
+    scheduler.finish(scheduler.running[0], "stop")
+    scheduler.add(sequence(3, 1))
 
 
 def test_finishing_frees_wherever_the_sequence_is() -> None:

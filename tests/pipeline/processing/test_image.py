@@ -128,6 +128,11 @@ class TestDecode:
         seen = decode(encode(Image.fromarray(values), "PNG"))
         np.testing.assert_array_equal(seen[0], [[0] * 3, [100] * 3, [255] * 3])
 
+    def test_a_transparent_16_bit_grey_is_white(self) -> None:
+        values = np.array([[300, 257 * 100]], dtype=np.uint16).repeat(2, axis=0)
+        seen = decode(encode(Image.fromarray(values), "PNG", transparency=300))
+        np.testing.assert_array_equal(seen[0], [[255] * 3, [100] * 3])
+
     def test_one_bit(self) -> None:
         image = Image.new("1", (8, 8), 1)
         image.putpixel((0, 0), 0)
@@ -168,6 +173,21 @@ class TestDecode:
         with pytest.raises(MediaTooLarge, match="40,000,000"):
             decode_image(header_only_png(side, side), LIMIT)
         assert not loads
+
+    @pytest.mark.parametrize("side", [7_000, 60_000])
+    def test_a_canvas_that_is_filled_before_its_size_is_told(self, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """43 bytes, of which Pillow makes a canvas of gigabytes where nothing stops it."""
+        screen = b"GIF89a" + struct.pack("<HH", side, side) + b"\x80\0\0" + bytes(6)
+        restored = b"\x21\xf9\x04\x08\0\0\0\0"  # disposal: back to the background
+        frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02\x4c\x01\0\x3b"
+        filled: list[int] = []
+        fill = Image.core.fill
+        monkeypatch.setattr(
+            Image.core, "fill", lambda mode, size, *rest: (filled.append(size[0] * size[1]), fill(mode, size, *rest))[1]
+        )
+        with pytest.raises(MediaTooLarge, match="40,000,000"):
+            decode_image(screen + restored + frame, LIMIT)
+        assert sum(filled) <= 2 * LIMIT
 
     def test_the_limit_itself_is_allowed(self) -> None:
         data = encode(noise(40, 30), "PNG")
@@ -298,10 +318,17 @@ class TestPatchify:
                 np.testing.assert_allclose(patches[row * 3 + column], wanted, atol=1e-6)
 
 
-def test_a_jpeg_of_endless_scans_is_refused() -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
-    data = buffer.getvalue()
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_a_jpeg_of_endless_scans_is_refused(kind: str) -> None:
+    """Also one that says that several pictures follow."""
+    picture = Image.new("L", (64, 64))
+    data = encode(picture, "JPEG", progressive=True)
+    if kind == "MPO":
+        pair = encode(picture, "MPO", save_all=True, append_images=[picture])
+        begin = pair.index(b"\xff\xe2")  # the index of its pictures, a segment of its own
+        data = data[:2] + pair[begin : begin + 2 + int.from_bytes(pair[begin + 2 : begin + 4], "big")] + data[2:]
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.format == kind
     last = data.rindex(b"\xff\xda")
     assert decode_image(data, LIMIT).size == (64, 64)
     with pytest.raises(InvalidMedia, match="scans"):
