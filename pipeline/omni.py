@@ -60,14 +60,18 @@ class Omni:
         weights: WeightStorage = "auto",
         engine: EngineConfig | None = None,
     ) -> Omni:
-        """`path`: a directory in the released layout; `weights`: how the decoder keeps its own. Raises
-        CheckpointError."""
+        """`path`: a directory in the released layout; `weights`: how the decoder keeps its own. On a CPU it computes on
+        as many threads as torch does. Raises CheckpointError."""
         kind: dict[str, Any] = {"device": device, "dtype": dtype, "attention": attention}
+        generator = Generator.from_pretrained(path, weights=weights, engine=engine, **kind)
+        threads = torch.get_num_threads()
+        generator.engine.runner.model.set_threads(threads)
+        torch.set_num_threads(threads)  # for the encoders, which don't run at the same time
         return cls(
             ModelConfig.from_pretrained(path),
             VisionStage.from_pretrained(path, **kind),
             AudioStage.from_pretrained(path, **kind),
-            Generator.from_pretrained(path, weights=weights, engine=engine, **kind),
+            generator,
         )
 
     def encode_image(self, image: ImageSource) -> torch.Tensor:

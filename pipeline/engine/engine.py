@@ -108,6 +108,7 @@ class Engine:
         self._ids = itertools.count()
         self._alive: dict[int, Sequence] = {}
         self._steps, self._last_batch = 0, 0
+        self._waited = True
         self._prompt_tokens, self._found_tokens = 0, 0
         self.failures = 0  # unexpected ones since the last step that went well
 
@@ -188,7 +189,11 @@ class Engine:
             begin, decodes = time.perf_counter(), sum(chunk.decodes for chunk in chunks)
             outputs = self._run(chunks)
             prefill = sum(chunk.length for chunk in chunks) - decodes
-            self.scheduler.budget.observe(decodes, prefill, time.perf_counter() - begin)
+            # The host waits for a GPU when it asks for tokens: for this step, and for those before that had none.
+            waited = self.runner.device.type == "cpu" or bool(outputs)
+            if waited and self._waited:
+                self.scheduler.budget.observe(decodes, prefill, time.perf_counter() - begin)
+            self._waited = waited
             return outputs
         except Exception as error:  # one of them broke the batch: find out which
             log.exception("a step over %d sequences failed", len(chunks))

@@ -58,9 +58,11 @@ def free_memory(device: torch.device) -> int:
     if MEMINFO.exists():
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
         free.append(int(lines["MemAvailable"].split()[0]) * 1024)
-    limit, current = CGROUP / "memory.max", CGROUP / "memory.current"
+    limit, current, stat = (CGROUP / f"memory.{name}" for name in ("max", "current", "stat"))
     if limit.exists() and current.exists() and limit.read_text().strip() != "max":
-        free.append(int(limit.read_text()) - int(current.read_text()))
+        counts = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
+        files = int(counts.get("inactive_file", 0))  # of the checkpoint, say; given back at need
+        free.append(int(limit.read_text()) - int(current.read_text()) + files)
     if not free:
         raise MegrezError(
             "this system doesn't say how much memory is free: give the KV cache a number of bytes or tokens"

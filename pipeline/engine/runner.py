@@ -78,7 +78,7 @@ class Runner:
             end += chunk.length
             if chunk.samples:
                 ends.append(end - 1)
-        return self.model.logits(hidden[to_device(ends, torch.int64, self.device)])
+        return self.model.logits(hidden[to_device(ends, torch.int64, self.device)] if ends else hidden[:0])
 
     @torch.inference_mode()
     def all_logits(self, chunk: Chunk) -> torch.Tensor:

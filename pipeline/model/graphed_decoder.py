@@ -78,7 +78,7 @@ class GraphedDecoder:
     def __init__(self, model: DecoderModel, capture: Capture | None = None, ladder: tuple[int, ...] = LADDER) -> None:
         assert model.attention.replayable
         self.model, self.config = model, model.config
-        self._ladder, self._capture = ladder, capture or _CudaCapture()
+        self._ladder, self._capture = ladder, capture or _CudaCapture(self.device)
         self._cache: KVCache | None = None
         self._inputs: Inputs | None = None
         self._graphs: dict[int, tuple[Callable[[], None], torch.Tensor]] = {}
@@ -96,7 +96,7 @@ class GraphedDecoder:
         return self.model.block_size
 
     def set_threads(self, threads: int) -> None:
-        self.model.set_threads(threads)
+        """Nothing: what torch.compile has made is for the number of threads that it found, on a GPU, too."""
 
     def cache_bytes(self, tokens: int) -> int:
         return self.model.cache_bytes(tokens)
@@ -170,12 +170,18 @@ def _new_inputs(config: DecoderConfig, rows: int, cache: KVCache) -> Inputs:
 
 
 class _CudaCapture:
-    """All graphs share one pool of memory: never two run at a time."""
+    """All graphs share one pool of memory: never two run at a time. A capture is of the current device's stream."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        with torch.cuda.device(self._device):
+            return self._captured(function)
+
+    def _captured(self, function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # what compiles or allocates for good does so before the capture

@@ -33,7 +33,7 @@ def bucketize(n: int, buckets: int) -> torch.Tensor:
     return torch.bucketize(coordinates, boundaries, right=True)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)  # shapes of a picture's slices; for a width of 2,560 each has 10 MB
 def sincos_2d(dim: int, rows: int, columns: int) -> torch.Tensor:
     """Position embedding of the resampler's keys: float32 [rows * columns, dim].
 

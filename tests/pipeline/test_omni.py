@@ -281,3 +281,14 @@ class TestErrors:
         assert type(copy) is type(error)
         assert str(copy) == str(error) == "a"
         assert getattr(copy, "param", None) == getattr(error, "param", None)
+
+
+def test_as_many_threads_as_torch_has(mini_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        omni = Omni.from_pretrained(mini_path)
+        assert torch.get_num_threads() == 2, "for the encoders"
+        assert omni._generator.engine.runner.model._team.members == 2
+    finally:
+        torch.set_num_threads(before)

@@ -38,6 +38,8 @@ def test_a_fraction_of_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert free_memory(CPU) == 4_096_000
     (tmp_path / "memory.max").write_text("3000000\n")
     assert free_memory(CPU) == 2_000_000, "a container has less than its machine"
+    (tmp_path / "memory.stat").write_text("anon 500000\nfile 400000\ninactive_file 300000\n")
+    assert free_memory(CPU) == 2_300_000, "what it has read from files can go"
 
 
 def test_a_system_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,3 +75,18 @@ def test_what_would_wait_is_noticed(golden_path: Path, monkeypatch: pytest.Monke
         engine.add(text_prompt(9), [], greedy(2))
         (output,) = engine.step()
     assert output.finish_reason == "error"
+
+
+def test_steps_that_nobody_waits_for_teach_nothing(golden_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they take is how long launching does; the first that is waited for pays for all before it."""
+    with fake_device.fake_device() as device, fake_device.answers(token=5):
+        engine = made(golden_path, device, monkeypatch)
+        seen: list[tuple[int, int]] = []
+        monkeypatch.setattr(
+            engine.scheduler.budget, "observe", lambda decodes, prefill, _: seen.append((decodes, prefill))
+        )
+        engine.add(text_prompt(40), [], greedy(3))
+        while not engine.idle:
+            engine.step()
+        assert engine.stats.steps == 5
+        assert seen == [(1, 0), (1, 0)], "neither the three chunks of the prompt, of which the last gives a token"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.engine.engine import Engine, EngineConfig
 from pipeline.engine.memory import CacheBudget
+from pipeline.model import graphed_decoder
 from pipeline.model.attention import FlashAttention, PagedBatch, TorchAttention
 from pipeline.model.decoder import DecoderModel, KVCache
 from pipeline.model.graphed_decoder import GraphedDecoder, fuse
@@ -134,4 +137,32 @@ def test_on_a_device_without_memory() -> None:
     tests = Path(__file__).with_name("on_a_device.py")
     done = subprocess.run([sys.executable, "-m", "pytest", str(tests)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
+
+
+def test_graphs_are_captured_on_the_models_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which need not be the current one; a capture of another device's stream would hold nothing."""
+    current, seen = ["cuda:0"], []
+
+    @contextmanager
+    def device(chosen: torch.device) -> Iterator[None]:
+        current.append(str(chosen))
+        yield
+        current.pop()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {
+        "device": device,
+        "graph_pool_handle": lambda: seen.append(("pool", current[-1])),
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda chosen: nullcontext(),
+        "CUDAGraph": lambda: SimpleNamespace(replay="replay"),
+        "graph": lambda graph, pool: seen.append(("graph", current[-1])) or nullcontext(),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    capture = graphed_decoder._CudaCapture(torch.device("cuda:1"))
+    out = torch.zeros(1)
+    assert capture(lambda: seen.append(("run", current[-1])) or out) == ("replay", out)
+    assert seen == [(what, "cuda:1") for what in ("pool", "run", "graph", "run")]
