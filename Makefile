@@ -38,11 +38,10 @@ checkpoint: setup
 	$(BIN)/python -m training.evaluate $(DEFAULT) --work build/evaluation
 	$(BIN)/python -m training.held_out $(DEFAULT)
 
-# The Debian packages that pictures with print are drawn with, for `make checkpoint` and tests that are skipped without;
-# and an allocator with which training takes less time.
+# The Debian packages that pictures with print are drawn with: for `make checkpoint`, and tests that are skipped without.
 fonts:
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends $$(cat training/synthetic/fonts.txt) libjemalloc2
+	apt-get install -y -qq --no-install-recommends $$(cat training/synthetic/fonts.txt)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from ctypes.util import find_library
 from pathlib import Path
 
 import torch
@@ -15,25 +14,15 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(1 << 28),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
 }
 """Environment in which glibc keeps what was freed, in huge pages where there are any. Else each large tensor of each
-step is mapped and touched anew: a step of the vision encoder took 1.25 times as long. And one in which oneDNN keeps the
-products that it has compiled, one for each length of a batch; it would keep 1,024."""
-
-JEMALLOC = {"MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always"}
-"""The same of jemalloc, which finds freed memory faster, the more so the longer a program has run."""
+step is mapped and touched anew: a step of the vision encoder took 1.25 times as long."""
 
 
 def keep_memory() -> None:
-    """Starts this program again in an environment that keeps memory, unless it runs so: allocators read it at the start
-    only. jemalloc is taken where it is installed and nothing else is preloaded."""
-    if sys.platform != "linux" or os.environ.items() >= KEEP_MEMORY.items():
-        return
-    environment, jemalloc = os.environ | KEEP_MEMORY, find_library("jemalloc")
-    if jemalloc and "LD_PRELOAD" not in os.environ:
-        environment |= JEMALLOC | {"LD_PRELOAD": jemalloc}
-    os.execve(sys.executable, sys.orig_argv, environment)
+    """Starts this program again under KEEP_MEMORY, unless it runs so. glibc reads it at the start only."""
+    if sys.platform == "linux" and "MALLOC_MMAP_MAX_" not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, os.environ | KEEP_MEMORY)
 
 
 def trains_in_bfloat16() -> bool:
