@@ -11,13 +11,22 @@ LETTERS = "ABCDEFGH"
 
 LONG_ANSWER = 5  # words; from here on a lone "A" is likely the article
 
+_LETTER = r"(?:[A-HJ-Z]|I(?!\s+[a-z]|['’]))(?![A-Za-z])"
+"""An "I" before a word is likely the pronoun."""
+
 _WRAPPED = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
 _LEADING = re.compile(r"[\W_]*([A-Z])\s*[.):,、]")
-_BETWEEN = r"""(?:\s|[:*_("'「“]|(?i:\b(?:is|option|choice)\b)|选项|为|是|应|选)*([A-Z])(?![A-Za-z])"""
+_BETWEEN = rf"""(?:\s|[:*_("'「“]|(?i:\b(?:is|option|choice)\b)|选项|为|是|应|选)*({_LETTER})"""
 _ANSWER = re.compile(rf"(?:(?i:\banswer)|答案|选(?!项)择?){_BETWEEN}")
 _OPTION = re.compile(rf"(?:(?i:\b(?:option|choice))|选项){_BETWEEN}")
-_ALONE = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])")
-_LISTED = re.compile(r"(?<![A-Za-z])(?:[B-Z](?![A-Za-z'])|A(?=\s*(?:[.):,、;]|$)))")
+_ALONE = re.compile(rf"(?<![A-Za-z]){_LETTER}(?!')")
+_LISTED = re.compile(rf"(?<![A-Za-z])(?:(?!A){_LETTER}(?!')|A(?=\s*(?:[.):,、;]|$)))")
+
+_DENIED = re.compile(r"(?:(?i:\bnot\b|n['’]t\b|\bnever\b)(?:(?!\bbut\b)[^.,;:])*|(?:不是|不选|不应|并非|而非)\W*)$")
+"""What stands before a letter that isn't meant; a clause further it may be."""
+_REFUTED = re.compile(r"[\W_]*(?:(?i:is|are)\s+(?i:wrong|incorrect|false|not)|(?i:isn['’]t|aren['’]t)|错|不对|不正确)")
+_JOINED = re.compile(rf"[\s*_)\"'」”]*(?:,|、|;|/|&|和|或|(?i:\bor\b|\band\b))[\s*_(\"'「“]*({_LETTER})(?!\s+[a-z])")
+"""Another letter in the same breath."""
 
 
 def chosen(answer: str, options: Mapping[str, str]) -> str | None:
@@ -30,10 +39,13 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
     1. nothing but a letter: "B", "(b)", "**B**."
     2. nothing but an option's text: "blue"
     3. a letter and a separator in front, and no other letter behind it: "B. blue", "(B) blue", "B. A blue one"
-    4. a letter behind a word that announces it, the last such: "The answer is B", "答案是B", "故选B"
+    4. a letter behind a word that announces it, the last such: "The answer is B", "答案是B", "故选B"; none where
+       another joins it
     5. one letter that is called an option, and no other: "Option A is what I see"
     6. one letter alone anywhere: "It must be B, the blue one"
     7. one option's text anywhere: "I see a blue circle"
+
+    In 4 to 6 a letter that is denied doesn't count: "not A", "A is wrong", "不是A".
     """
     letters = set(options) or set(LETTERS)
     answer = unicodedata.normalize("NFKC", answer).strip()
@@ -47,15 +59,25 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
         and not _others(answer[match.end() :], letters - {match[1]})
     ):
         return match[1]
-    if announced := [letter for letter in _ANSWER.findall(answer) if letter in letters]:
-        return str(announced[-1])
-    named = _only(letter for letter in _OPTION.findall(answer) if letter in letters)
+    if announced := [found for found in _ANSWER.finditer(answer) if found[1] in letters and _meant(answer, found)]:
+        last = announced[-1]
+        joined = _JOINED.match(answer, last.end())
+        return None if joined and joined[1] in letters - {last[1]} else last[1]
+    named = _only(found[1] for found in _OPTION.finditer(answer) if found[1] in letters and _meant(answer, found))
     if named and not _others(answer, letters - {named}):
         return named
-    alone = _only(letter for letter in _ALONE.findall(answer) if letter in letters)
+    found = [match for match in _ALONE.finditer(answer) if match[0] in letters]
+    alone = _only(match[0] for match in found)
+    if alone and not all(_meant(answer, match) for match in found):
+        return None
     if alone and not (alone == "A" and len(answer.split()) > LONG_ANSWER):
         return alone
     return _only(key for key, text in options.items() if _occurs(_fold(text), _fold(answer)))
+
+
+def _meant(answer: str, letter: re.Match[str]) -> bool:
+    """Neither denied before it nor behind it."""
+    return not (_DENIED.search(answer[: letter.start(letter.re.groups)]) or _REFUTED.match(answer, letter.end()))
 
 
 def _fold(text: str) -> str:

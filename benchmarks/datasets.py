@@ -116,7 +116,7 @@ def _turn(turn: Any, root: Path) -> Turn:
         content = {"text": content}
     if not isinstance(content, dict) or (content.keys() - {"text", "image", "audio"}):
         raise DataError("content is a text or an object with text, image and audio")
-    if turn["role"] != "user" and content.keys() - {"text"}:
+    if turn["role"] != "user" and (content.get("image") or content.get("audio")):
         raise DataError("only the user's turns have media")
     return Turn(turn["role"], str(content.get("text") or ""), *_media(content, root))
 
@@ -160,7 +160,7 @@ def _media(content: dict[str, Any], root: Path) -> tuple[tuple[Path, ...], tuple
 
 
 def _files(value: Any, root: Path, types: dict[str, str]) -> tuple[Path, ...]:
-    paths = value if isinstance(value, list) else [] if value is None else [value]
+    paths = value if isinstance(value, list) else [] if value in (None, "") else [value]
     if not all(isinstance(path, str) for path in paths):
         raise DataError("image and audio are paths, or lists of paths")
     files = tuple(root / path for path in paths)

@@ -1,1 +1,1 @@
-"""Making checkpoints. (Fine-tuning comes later.)"""
+"""Fine-tuning, and making the default checkpoint."""

@@ -67,7 +67,8 @@ def train_on(
     apply_tuning(model, tuning)
     last = resume_from(data, tuning, training)
     if held is not None and training.eval_strategy == "no":
-        training.eval_strategy = "steps" if training.eval_steps else training.save_strategy
+        with_checkpoints = training.save_strategy if training.save_strategy != "best" else "steps"
+        training.eval_strategy = "steps" if training.eval_steps else with_checkpoints
         training.eval_steps = training.eval_steps or training.save_steps
     if is_deepspeed_zero3_enabled():
         gather_encoders_whole(model)

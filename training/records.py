@@ -113,6 +113,8 @@ def _problems(value: Any, root: Path) -> Iterable[str]:
             yield f"{at}.content must be a string or an object"
             continue
         yield from (f"{at}.content.{problem}" for problem in _content_problems(content, roles[-1], root))
+    if roles[0] == "assistant":
+        yield "conversations[0].role: an answer needs a turn before it; begin with the user's or the system's"
     if roles[-1] != "assistant":
         yield f"the last turn must be the assistant's, not {roles[-1]!r}"
 

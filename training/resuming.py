@@ -14,6 +14,7 @@ import yaml
 from pipeline.errors import MegrezError
 
 from .arguments import DataArguments, FinetuneArguments
+from .saving import companions
 from .trainer import checkpoints, last_checkpoint
 from .tuning import TuningArguments
 
@@ -119,8 +120,11 @@ def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneAr
 
 
 def fingerprint(checkpoint: Path) -> str:
-    """Of a checkpoint's configuration and of samples of its weights, which may be gigabytes."""
-    digest = hashlib.sha256((checkpoint / "config.json").read_bytes())
+    """Of a checkpoint's configurations, tokenizer and template, and of samples of its weights, which may be
+    gigabytes."""
+    digest = hashlib.sha256()
+    for file in companions(checkpoint):
+        digest.update(f"{file.name} ".encode() + file.read_bytes())
     for file in sorted(checkpoint.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())

@@ -17,6 +17,12 @@ COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 """Everything of a checkpoint but its weights: configurations, tokenizer, chat template."""
 
 
+def companions(checkpoint: Path) -> list[Path]:
+    """Those files, but lists of which weights lie where."""
+    found = {file for pattern in COMPANIONS for file in checkpoint.glob(pattern)}
+    return sorted(file for file in found if not file.name.endswith(".index.json"))
+
+
 def save_released(
     source: Path,
     output: Path,
@@ -32,10 +38,8 @@ def save_released(
     they must be cut in serving.
     """
     output.mkdir(parents=True, exist_ok=True)
-    for pattern in COMPANIONS:
-        for file in source.glob(pattern):
-            if not file.name.endswith(".index.json"):
-                shutil.copyfile(file, output / file.name)
+    for file in companions(source):
+        shutil.copyfile(file, output / file.name)
     if preprocessor:
         file = output / "preprocessor_config.json"
         settings = json.loads(file.read_text("utf-8")) if file.exists() else {}

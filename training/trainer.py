@@ -26,6 +26,13 @@ class OmniTrainer(Trainer):
 
     average: ExponentialAverage | None = None
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """The library asks whether a run is done after a step: one that was done already would take one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         data: Any = train_dataset or self.train_dataset
         args = self.args
@@ -46,7 +53,10 @@ class OmniTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         data: Any = eval_dataset
-        return self._filled(SequentialSampler(data), len(data), self.args.eval_batch_size)
+        order, batch = SequentialSampler(data), self.args.eval_batch_size
+        if self.args.dataloader_drop_last:  # that is for training; here it would leave out what is held out
+            return FilledUp(order, len(data), batch * self.args.world_size)
+        return self._filled(order, len(data), batch)
 
     def _filled(self, order: Sampler[int], count: int, batch: int) -> Sampler[int]:
         """Several processes take a batch each in turn. Where the last of them had none left, accelerate would give

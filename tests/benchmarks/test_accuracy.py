@@ -119,6 +119,14 @@ def test_half_a_character_is_an_answer_as_any(run: Run, server: FakeServer) -> N
     assert [wrong["got"] for wrong in run.result["wrong"]] == ["\ud83d", "5"]
 
 
+@pytest.mark.parametrize("name", ["result.json", "run-0.7", "run-0.7.json"])
+def test_answers_lie_beside_their_result(run: Run, name: str) -> None:
+    run.output = run.output.with_name(name)
+    run()
+    beside = name.removesuffix(".json") + ".answers.jsonl"
+    assert {file.name for file in run.output.parent.iterdir()} == {name, beside}
+
+
 def test_a_folder_to_write_to_is_told_before_anything_is_asked(run: Run, server: FakeServer) -> None:
     run.output.mkdir(parents=True)
     assert run() == 2

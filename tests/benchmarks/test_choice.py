@@ -23,10 +23,44 @@ def test_b(answer: str) -> None:
     "answer",
     ["", "D", "E. pink", "A or B", "red or blue", "I don't know", "A dog stands in front of the house",
      "hundred", "bluebird", "The answer is a mystery", "A, B", "A, B, C", "B、C", "A. red\nB. blue\nC. dark green",
-     "A and B are wrong", "A, B are wrong; C", "Option A is wrong; B is right"],
+     "A and B are wrong", "A, B are wrong; C", "Option A is wrong; B is right",
+     "The answer is A or B.", "The answer is A or B", "Answer: A, C", "答案是A和B", "答案：A、C",
+     "The answer is **A** and **C**",
+     "The answer is not A", "The answer isn't A", "It is not option A", "I don't think it is A", "答案不是A", "不选A",
+     "Answer A is wrong", "A is wrong", "Option B is not right", "A错"],
 )  # fmt: skip
 def test_none_or_several(answer: str) -> None:
     assert chosen(answer, COLOURS) is None
+
+
+NINE = {letter: f"option number {i}" for i, letter in enumerate("ABCDEFGHI")}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["I don't know", "I cannot answer this question, sorry about that", "Sorry, I can't tell.", "I’m not sure"],
+)
+def test_a_pronoun_is_no_option(answer: str) -> None:
+    assert chosen(answer, NINE) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "letter"),
+    [("I", "I"), ("(I)", "I"), ("The answer is I.", "I"), ("答案是I", "I"), ("I. option", "I"), ("It must be I", "I"),
+     ("I think it must be B", "B"), ("B, I think", "B"), ("My answer: I think B", "B"),
+     ("The answer is B, I believe", "B")],
+)  # fmt: skip
+def test_beside_pronouns(answer: str, letter: str) -> None:
+    assert chosen(answer, NINE) == letter
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["I'm not sure, but the answer is B", "I am not sure but the answer is B", "It isn't easy: B", "不难看出答案是B",
+     "Answer A is wrong, the answer is B", "The answer is B, a blue one", "The answer is B, not A", "答案是B，不是A"],
+)  # fmt: skip
+def test_denials_of_something_else(answer: str) -> None:
+    assert chosen(answer, COLOURS) == "B"
 
 
 def test_the_last_announcement_counts() -> None:

@@ -34,6 +34,15 @@ def test_a_conversation(tmp_path: Path) -> None:
     assert case == Case("tiny:1", "tiny", "", "exact", case.turns, ("a pad",), {})
 
 
+@pytest.mark.parametrize("nothing", [None, "", []])
+def test_media_that_are_not_there(tmp_path: Path, nothing: Any) -> None:
+    """As tables with a column for each write them, whoever speaks."""
+    record = conversation(text="What?", image=nothing, audio=nothing)
+    record["conversations"][1]["content"] |= {"image": nothing, "audio": nothing}
+    (case,) = read(tmp_path, record)
+    assert case.turns == (Turn("user", "What?"),)
+
+
 def test_earlier_turns_are_sent(tmp_path: Path) -> None:
     before = [
         {"role": "system", "content": "Be brief."},

@@ -113,13 +113,14 @@ def test_how_pictures_are_cut_is_kept_where_it_is_read(tiny_path: Path, varied: 
     assert found == replace(ModelConfig.from_pretrained(source).image_processor, max_slice_nums=2)
 
 
-@pytest.mark.parametrize("way", ["share", "files", "by length"])
+@pytest.mark.parametrize("way", ["share", "files", "by length", "the best"])
 def test_held_out_records_are_evaluated(way: str, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
     held = write_records(tmp_path / "held.jsonl", [[user("x"), assistant("y")]])
     options = {
         "share": {"eval_share": 0.25, "save_steps": 2},
         "files": {"eval_files": held, "eval_steps": 2},
         "by length": {"eval_share": 0.25, "save_steps": 2, "train_sampling_strategy": "group_by_length"},
+        "the best": {"eval_share": 0.25, "save_steps": 2, "save_strategy": "best", "metric_for_best_model": "loss"},
     }[way]
     run(tiny_path, varied, tmp_path / "output", max_steps=4, **options)
     evaluated = {entry["step"]: entry["eval_loss"] for entry in history(tmp_path / "output") if "eval_loss" in entry}

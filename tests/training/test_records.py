@@ -50,6 +50,7 @@ BAD: dict[str, tuple[str, str]] = {
     "a missing picture": (answer_to({"image": ["nowhere.png"]}), "conversations[0].content.image: "),
     "a missing recording": (answer_to({"audio": "nowhere.wav"}), "nowhere.wav is missing"),
     "data for a path": (answer_to({"image": "data:image/png;base64," + "A" * 5000}), "is missing"),
+    "an answer to nothing": (conversation(assistant("Hello!"), *GOOD), "begin with the user's or the system's"),
     "a last turn of the user": (conversation(*GOOD, user("And?")), "the last turn must be the assistant's, not 'user'"),
 }
 

@@ -69,6 +69,15 @@ def test_other_weights_are_another_checkpoint(tiny_path: Path, tmp_path: Path) -
     assert fingerprint(copy) != before
 
 
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer.json", "chat_template.jinja"])
+def test_another_layout_of_prompts_is_another_checkpoint(tiny_path: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(tiny_path, tmp_path / "copy")
+    before = fingerprint(copy)
+    with (copy / name).open("a") as file:
+        file.write(" ")
+    assert fingerprint(copy) != before
+
+
 def test_what_begins_anew_leaves_nothing_of_the_old_run(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
     """An older run's later checkpoint would be taken for the new one's."""
     output = tmp_path / "output"

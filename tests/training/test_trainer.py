@@ -69,14 +69,16 @@ def test_a_run_that_was_broken_off_goes_on(
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "broken"), rtol=1e-5, atol=1e-7)
 
 
-def test_a_run_that_is_done_is_written_again(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [2, 3], ids=["with an epoch", "within an epoch"])
+def test_a_run_that_is_done_is_written_again(tiny_path: Path, varied: Path, tmp_path: Path, steps: int) -> None:
     """The last step was made, but a run may have been killed before it wrote the result."""
-    output, options = tmp_path / "output", {**STEPS, "max_steps": 2}
+    output, options = tmp_path / "output", {**STEPS, "max_steps": steps, "ema_decay": 0.5}
     first = run(tiny_path, varied, output, **options)
     done = weights(output)
     (output / "model.safetensors").unlink()
     assert run(tiny_path, varied, output, **options) == first
     assert_same(weights(output), done, rtol=0, atol=0)
+    assert [path.name for path in output.glob("checkpoint-*")] == [f"checkpoint-{steps}"]
 
 
 def test_a_run_can_begin_anew(tiny_path: Path, varied: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -127,9 +129,10 @@ def launch(module: str, *line: str) -> None:
 
 @pytest.mark.parametrize("decay", [0, 0.9])
 def test_what_is_evaluated_is_what_is_saved(decay: float, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
-    """Every token counts once, however the records lie in batches."""
+    """Every token counts once, however the records lie in batches, and whatever training leaves out."""
     output, featurise = tmp_path / "output", Featuriser.from_pretrained(tiny_path)
     options = {**STEPS, "eval_files": varied, "per_device_eval_batch_size": 3, "ema_decay": decay}
+    options["dataloader_drop_last"] = bool(decay)
     said = finetune(*parse(words(checkpoint=tiny_path, train_files=varied, output_dir=output, **options)))
     model = OmniForTraining.from_pretrained(output).eval()
     total, count = 0.0, 0
