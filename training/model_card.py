@@ -45,8 +45,8 @@ checkpoint in the repository took more rounds than the recipe has, which `traini
 
 ## What it can do
 
-Measured over HTTP on {date}: `python -m training.evaluate` asked {cases:,} held-out questions, whose seeds, fonts,
-voices and part of whose words training never saw; greedy decoding, {errors} failed requests.
+Measured over HTTP on {date}: `python -m training.evaluate --seed {seed}` asked {cases:,} held-out questions, whose
+seeds, fonts, voices and part of whose printed words training never saw; greedy decoding, {errors} failed requests.
 
 {table}
 
@@ -79,6 +79,7 @@ def model_card(checkpoint: Path, result: Mapping[str, Any]) -> str:
         date=result["date"][:10],
         cases=result["cases"],
         errors=result["errors"],
+        seed=result["seed"],
         alone=result["alone"]["cases"],
         rate=result["alone"]["tokens_per_second"],
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

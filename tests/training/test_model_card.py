@@ -47,12 +47,13 @@ def test_card(tmp_path: Path) -> None:
     )
     alone = {"cases": 120, "tokens_per_second": 61.4}
     result = {"date": "2026-11-26T01:02:03+00:00", "cases": 3600, "errors": 2, "groups": GROUPS, "alone": alone}
+    result["seed"] = 2027
     card = " ".join(model_card(checkpoint, result).split())
     assert card.startswith("# a-name ")
     for said in (
         "with 0.5 million parameters in bfloat16 (1.0 MB)",
         "Measured over HTTP on 2026-11-26",
-        "asked 3,600 held-out questions",
+        "`python -m training.evaluate --seed 2027` asked 3,600 held-out questions",
         "2 failed requests",
         "Of them 120 short texts were also asked one at a time: the answers came at 61 tokens/s",
     ):
