@@ -17,9 +17,10 @@ from pipeline.processing.chat import prompt_usage
 from pipeline.types import ChatRequest, Delta, MediaEmbeds, Prompt, PromptUsage
 
 from .codec import PackedEmbeds, Piece, unpack
-from .metrics import DecoderMetrics
+from .log import show_pipeline
+from .metrics import DecoderMetrics, keep_setting
 from .outcomes import Outcomes
-from .settings import AppArgs, DecoderSettings
+from .settings import AppArgs, DecoderSettings, reread
 
 METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
 
@@ -27,6 +28,7 @@ METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
 @serve.deployment
 class LanguageDecoder:
     def __init__(self, args: AppArgs) -> None:
+        show_pipeline()
         engine = args.engine
         generator = Generator.from_pretrained(
             args.checkpoint_path,
@@ -43,13 +45,18 @@ class LanguageDecoder:
             ),
         )
         self.metrics = DecoderMetrics()
-        self._looked, self._steps = 0.0, 0
+        self._looked, self._counted = 0.0, generator.engine.stats
         self.outcomes = Outcomes("generated")
         self.driver = Driver(generator, on_change=self._observe)
-        self.reconfigure({})
+        self.settings: DecoderSettings | None = None
+        self._apply(DecoderSettings())
+        keep_setting(self._set_gauges)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        settings = DecoderSettings.model_validate(user_config)
+        self.settings = reread(DecoderSettings, user_config, self.settings)
+        self._apply(self.settings)
+
+    def _apply(self, settings: DecoderSettings) -> None:
         self.driver.resize(
             max_batch_tokens=settings.max_batch_tokens,
             step_seconds=None if settings.step_ms is None else settings.step_ms / 1000,
@@ -102,18 +109,27 @@ class LanguageDecoder:
 
     def _observe(self, stats: EngineStats) -> None:
         """From the engine's thread, whenever something has changed."""
-        if stats.steps != self._steps:
-            self._steps = stats.steps
+        before = self._counted
+        if stats.steps != before.steps:
             self.metrics.batch.observe(stats.last_batch)
         now = time.monotonic()
         if now - self._looked < METRICS_PERIOD and stats.running:
+            self._counted = replace(before, steps=stats.steps)
             return
-        self._looked = now
+        self._looked, self._counted = now, stats
+        for counter, name in (
+            (self.metrics.preemptions, "preemptions"),
+            (self.metrics.prompt_tokens, "prompt_tokens"),
+            (self.metrics.found_tokens, "found_tokens"),
+        ):
+            if more := getattr(stats, name) - getattr(before, name):
+                counter.inc(more)
+        self._set_gauges()
+
+    def _set_gauges(self) -> None:
+        stats = self.driver.stats
         self.metrics.running.set(stats.running)
         self.metrics.waiting.set(stats.waiting)
         self.metrics.blocks.set(stats.blocks_used)
         self.metrics.blocks_total.set(stats.blocks_total)
-        self.metrics.preemptions.set(stats.preemptions)
         self.metrics.blocks_kept.set(stats.blocks_kept)
-        self.metrics.prompt_tokens.set(stats.prompt_tokens)
-        self.metrics.found_tokens.set(stats.found_tokens)

@@ -16,9 +16,10 @@ from pipeline.encoder import AudioStage, EncodeQueue, VisionStage
 from pipeline.types import EncodeStats
 
 from .codec import PackedEmbeds, pack
-from .metrics import EncoderMetrics
+from .log import show_pipeline
+from .metrics import EncoderMetrics, keep_setting
 from .outcomes import Outcomes
-from .settings import AppArgs, AudioSettings, VisionSettings
+from .settings import AppArgs, AudioSettings, VisionSettings, reread
 
 
 class _EncoderReplica:
@@ -28,7 +29,18 @@ class _EncoderReplica:
     metrics: EncoderMetrics
 
     def __init__(self) -> None:
+        show_pipeline()
         self.outcomes = Outcomes("encoded")
+
+    def _open(self, stage: Any, metrics: EncoderMetrics) -> None:
+        """Takes media from now on."""
+        stage.warm_up()
+        self.metrics = metrics
+        self.queue = EncodeQueue(stage, budget=1, max_queued=1, on_batch=metrics.batch.observe)
+        keep_setting(self._set_gauges)
+
+    def _set_gauges(self) -> None:
+        self.metrics.queued.set(self.queue.stats.queued)
 
     async def encode(self, data: bytes, request_id: str) -> AsyncIterator[EncodeStats | PackedEmbeds]:
         """Raises InvalidMedia, MediaTooLarge, Overloaded; cancelling it frees its place at once."""
@@ -36,9 +48,8 @@ class _EncoderReplica:
             try:
                 embeds, stats = await self.queue.encode(data)
             finally:
-                self.metrics.queued.set(self.queue.stats.queued)
+                self._set_gauges()
             self.metrics.per_unit.observe(stats.seconds / stats.units)
-            self.metrics.batch.observe(stats.batch_units)
             line.update(units=stats.units, batch_units=stats.batch_units, tokens=stats.tokens, nbytes=stats.nbytes)
         yield stats
         yield pack(embeds)
@@ -59,13 +70,15 @@ class VisionEncoder(_EncoderReplica):
         self.stage = VisionStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )
-        self.stage.warm_up()
-        self.metrics = EncoderMetrics("image", "slice")
-        self.queue = EncodeQueue(self.stage, budget=1, max_queued=1)
-        self.reconfigure({})
+        self._open(self.stage, EncoderMetrics("image", "slice"))
+        self.settings: VisionSettings | None = None
+        self._apply(VisionSettings())
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        settings = VisionSettings.model_validate(user_config)
+        self.settings = reread(VisionSettings, user_config, self.settings)
+        self._apply(self.settings)
+
+    def _apply(self, settings: VisionSettings) -> None:
         self.stage.max_pixels = settings.max_pixels
         self.queue.resize(
             budget=settings.batch_slices,
@@ -82,13 +95,15 @@ class AudioEncoder(_EncoderReplica):
         self.stage = AudioStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )
-        self.stage.warm_up()
-        self.metrics = EncoderMetrics("audio", "second")
-        self.queue = EncodeQueue(self.stage, budget=1, max_queued=1)
-        self.reconfigure({})
+        self._open(self.stage, EncoderMetrics("audio", "second"))
+        self.settings: AudioSettings | None = None
+        self._apply(AudioSettings())
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        settings = AudioSettings.model_validate(user_config)
+        self.settings = reread(AudioSettings, user_config, self.settings)
+        self._apply(self.settings)
+
+    def _apply(self, settings: AudioSettings) -> None:
         self.stage.max_seconds = settings.max_seconds
         self.queue.resize(
             budget=settings.batch_seconds,

@@ -11,9 +11,10 @@ from pipeline.config import ModelConfig
 
 from .api import build_api
 from .completion import Completions
+from .metrics import keep_setting
 from .readiness import Readiness
 from .service import Service
-from .settings import AppArgs, IngressSettings
+from .settings import AppArgs, IngressSettings, reread
 from .stages import Stages
 
 
@@ -27,12 +28,15 @@ class Ingress:
         config = ModelConfig.from_pretrained(args.checkpoint_path)
         self.completions = Completions(config, Stages(vision, audio, decoder), readiness)
         self.service = Service(self.completions, args.model)
+        self.settings: IngressSettings | None = None
+        keep_setting(self.service.set_gauges)
 
     def __serve_build_asgi_app__(self) -> Any:
         return build_api(self.service)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self.completions.configure(IngressSettings.model_validate(user_config))
+        self.settings = reread(IngressSettings, user_config, self.settings)
+        self.completions.configure(self.settings)
 
     async def stats(self) -> dict[str, float]:
         """Counters, for tests and for people who debug."""

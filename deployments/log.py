@@ -11,6 +11,14 @@ import logging
 _log = logging.getLogger("ray.serve")
 
 
+def show_pipeline() -> None:
+    """What `pipeline` has to say stands in the replica's log, too: Serve sets up none but its own logger."""
+    if _log.handlers:
+        pipeline = logging.getLogger("pipeline")
+        pipeline.handlers, pipeline.propagate = list(_log.handlers), False
+        pipeline.setLevel(_log.getEffectiveLevel())
+
+
 def log_event(event: str, *, level: int = logging.INFO, **fields: object) -> None:
     """One line. Floats are seconds or rates; four digits are plenty."""
     tidy = {k: round(v, 4) if isinstance(v, float) else v for k, v in fields.items() if v is not None}

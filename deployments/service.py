@@ -22,6 +22,11 @@ class Service:
         self.active += 1
         self.completions.metrics.active.set(self.active)
 
+    def set_gauges(self) -> None:
+        metrics, cache = self.completions.metrics, self.completions.cache
+        metrics.active.set(self.active)
+        metrics.cache_bytes.set(cache.bytes)
+
     def refused(self, path: str, status: int, request_id: str) -> None:
         """A completion that was turned away before any work was done for it."""
         if path == self.COMPLETIONS:

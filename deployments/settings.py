@@ -6,13 +6,16 @@ deployments' `user_config`: changing those reaches running replicas and keeps th
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.engine.memory import CacheBudget
 from pipeline.types import WeightStorage
+
+from .log import log_event
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +25,21 @@ Seconds = Annotated[float, Field(gt=0)]
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def reread(kind: type[Kind], user_config: dict[str, Any], before: Kind | None) -> Kind:
+    """A `user_config`, checked. Raises ValidationError, with which a replica that starts fails to; one that runs keeps
+    what it had `before` and says so, since Ray stops a replica that raises here."""
+    try:
+        return kind.model_validate(user_config)
+    except ValidationError as error:
+        if before is None:
+            raise
+        log_event("settings_refused", level=logging.ERROR, settings=kind.__name__, error=str(error))
+        return before
 
 
 class EngineArgs(Settings):

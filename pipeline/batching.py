@@ -51,8 +51,10 @@ class Batcher(Generic[Unit, Result]):
         *,
         budget: float,
         max_queued: float,
+        on_batch: Callable[[float], object] = lambda cost: None,
     ) -> None:
-        self._run = run
+        """`on_batch` is told what each batch costs."""
+        self._run, self._on_batch = run, on_batch
         self.budget, self.max_queued = budget, max_queued
         self._line: deque[_Job[Unit, Result]] = deque()
         self._batch: list[_Job[Unit, Result]] = []
@@ -110,6 +112,7 @@ class Batcher(Generic[Unit, Result]):
         while batch := self._take():
             self._batch = batch
             self._batches += 1
+            self._on_batch(batch[0].batch_cost)
             try:
                 await self._compute(batch)
             finally:

@@ -128,9 +128,20 @@ class AudioStage:
 class EncodeQueue(Generic[Unit, Embeds]):
     """One encoder behind a line. Decoding runs in `workers` threads, the network in one."""
 
-    def __init__(self, stage: Stage[Unit, Embeds], *, budget: float, max_queued: float, workers: int = 2) -> None:
+    def __init__(
+        self,
+        stage: Stage[Unit, Embeds],
+        *,
+        budget: float,
+        max_queued: float,
+        workers: int = 2,
+        on_batch: Callable[[float], object] = lambda cost: None,
+    ) -> None:
+        """`on_batch` is told what each batch costs."""
         self._stage = stage
-        self.batcher: Batcher[Unit, torch.Tensor] = Batcher(stage.encode, budget=budget, max_queued=max_queued)
+        self.batcher: Batcher[Unit, torch.Tensor] = Batcher(
+            stage.encode, budget=budget, max_queued=max_queued, on_batch=on_batch
+        )
         self._decoders = _decoders(workers)
 
     async def encode(self, data: bytes) -> tuple[Embeds, EncodeStats]:

@@ -152,7 +152,8 @@ class FlashAttention:
         try:
             self._lib: Any = import_module("flash_attn")
         except ImportError as error:
-            raise MegrezError("attention 'flash' needs flash-attn: pip install 'megrez-serve[gpu]'") from error
+            how = "pip install --no-build-isolation -e '.[gpu]'"
+            raise MegrezError(f"attention 'flash' needs flash-attn ({error}): {how}") from error
 
     def varlen(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
@@ -191,7 +192,12 @@ def make_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atten
     decoder's, beside them the encoders have torch's."""
     half = dtype in (torch.float16, torch.bfloat16)
     if name == "auto":
-        name = "flash" if device.type == "cuda" and half and _installed("flash_attn") else "torch"
+        name = "torch"
+        if device.type == "cuda" and half:
+            missing = _import_error("flash_attn")
+            name = "torch" if missing else "flash"
+            if missing:
+                log.warning("flash-attn can't be imported, so attention is torch's, without CUDA graphs: %s", missing)
         log.info("attention: %s", name)
     if name in ("torch", "native"):
         return TorchAttention()
@@ -202,9 +208,9 @@ def make_attention(name: str, device: torch.device, dtype: torch.dtype) -> Atten
     raise MegrezError(f"attention {name!r} is unknown; choose auto, native, torch or flash")
 
 
-def _installed(module: str) -> bool:
+def _import_error(module: str) -> ImportError | None:
     try:
         import_module(module)
-    except ImportError:
-        return False
-    return True
+    except ImportError as error:
+        return error
+    return None

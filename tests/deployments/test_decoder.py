@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from deployments.decoder import LanguageDecoder
 from deployments.settings import AppArgs
 from pipeline.driver import merge
 from pipeline.types import ChatRequest, Message, SamplingParams
+
+from .fakes import Recorder, logged
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,33 @@ def test_an_answer_that_nobody_reads_along_comes_in_two_pieces(decoder: Any) -> 
     assert [len(delta.token_ids) for delta in both[0]] == [12, 12]
     for pieces in (streamed, whole):
         assert [piece.usage is not None for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+
+
+def test_tokens_are_counted_once(decoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the engine is looked at; what was counted before belongs to earlier requests."""
+    counters = {name: Recorder() for name in ("prompt_tokens", "found_tokens")}
+    before = decoder.driver.stats
+    for name, recorder in counters.items():
+        monkeypatch.setattr(decoder.metrics, name, recorder)
+    for _ in range(2):
+        pieces_of(decoder, request(stream=True))
+    after = decoder.driver.stats
+    for name, recorder in counters.items():
+        assert recorder.total() == getattr(after, name) - getattr(before, name)
+    assert counters["prompt_tokens"].total() > 0
+
+
+def test_a_replica_that_runs_keeps_its_settings_where_new_ones_are_wrong(decoder: Any) -> None:
+    with pytest.raises(ValidationError):  # it starts with these
+        decoder.reconfigure({"max_runing": 3})
+    decoder.reconfigure({"max_running": 7})
+    with logged() as lines:
+        decoder.reconfigure({"max_runing": 3})
+    pieces_of(decoder, request(stream=False, max_tokens=1))  # by now the engine has obeyed
+    assert decoder.driver.generator.engine.scheduler.max_running == 7
+    (line,) = (line for line in lines if line.getMessage().startswith("settings_refused"))
+    assert line.levelname == "ERROR"
+    assert "max_runing" in line.getMessage()
 
 
 def test_an_answer_of_one_token_is_one_piece(decoder: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.log import log_event, log_exception
+from deployments.log import log_event, log_exception, show_pipeline
 
 from .fakes import logged
 
@@ -47,3 +47,16 @@ def test_exceptions_bring_their_traceback(lines: list[logging.LogRecord]) -> Non
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "a bug"
     assert record.getMessage() == 'failed {"request_id": "id"}'
+
+
+def test_what_the_pipeline_says_stands_beside_it(
+    lines: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = logging.getLogger("pipeline")
+    for name in ("handlers", "propagate", "level"):
+        monkeypatch.setattr(pipeline, name, getattr(pipeline, name))
+    show_pipeline()
+    logging.getLogger("pipeline.engine.memory").info("KV cache: %d blocks", 3)
+    log_event("a")
+    assert [record.getMessage() for record in lines] == ["KV cache: 3 blocks", "a {}"]
+    assert lines[0].levelname == "INFO"

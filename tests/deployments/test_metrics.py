@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import gc
+import time
+from typing import Any
+
 import pytest
 
-from deployments.metrics import DecoderMetrics, EncoderMetrics, IngressMetrics
+from deployments.metrics import DecoderMetrics, EncoderMetrics, IngressMetrics, keep_setting
 
 
 def test_ingress_tags() -> None:
@@ -41,3 +45,23 @@ def test_names_are_ours_and_unique() -> None:
     names = [metric.info["name"] for group in groups for metric in vars(group).values()]
     assert len(set(names)) == len(names) == 19
     assert all(name.startswith("megrez_") for name in names)
+
+
+def test_gauges_are_set_again_and_again_while_somebody_has_them() -> None:
+    class Replica:
+        def set_gauges(self) -> None:
+            seen.append(time.monotonic())
+
+    seen: list[float] = []
+    replica: Any = Replica()
+    keep_setting(replica.set_gauges, seconds=0.01)
+    deadline = time.monotonic() + 5
+    while len(seen) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    del replica
+    gc.collect()
+    time.sleep(0.05)
+    count = len(seen)
+    time.sleep(0.05)
+    assert len(seen) == count

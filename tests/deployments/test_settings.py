@@ -84,6 +84,13 @@ class TestFile:
         assert decoder["max_ongoing_requests"] >= settings.max_running + settings.max_waiting
         assert settings.max_batch_tokens >= settings.max_running
 
+    def test_replicas_are_not_stopped_before_their_answers_end(self, path: Path) -> None:
+        """Where load comes and goes; the default configuration is there to be stopped soon."""
+        ingress = IngressSettings.model_validate(deployments(path)["Ingress"].get("user_config") or {})
+        for deployment in deployments(path).values():
+            seconds = deployment["graceful_shutdown_timeout_s"]
+            assert seconds > (0 if path == FILES[0] else ingress.request_seconds)
+
     def test_ingress_answers_before_serve_does(self, path: Path) -> None:
         ingress = deployments(path)["Ingress"]
         settings = IngressSettings.model_validate(ingress.get("user_config") or {})

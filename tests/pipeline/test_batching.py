@@ -264,3 +264,19 @@ def test_closing_cancels_who_waits() -> None:
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
     asyncio.run(scene())
+
+
+def test_each_batch_is_told_once() -> None:
+    """Not once for each who has a unit in it."""
+
+    async def scene() -> list[float]:
+        told: list[float] = []
+        batcher: Batcher[int, int] = Batcher(Worker(), budget=10, max_queued=100, on_batch=told.append)
+        try:
+            await asyncio.gather(*(batcher.submit([i], [2.0]) for i in range(4)))
+            await batcher.submit([9], [3.0])
+        finally:
+            batcher.close()
+        return told
+
+    assert asyncio.run(scene()) == [8.0, 3.0]

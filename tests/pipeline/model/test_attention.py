@@ -222,11 +222,12 @@ class TestMaking:
         with pytest.raises(MegrezError, match="bfloat16"):
             make_attention("flash", CPU, torch.float32)
 
-    def test_flash_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_flash_is_not_installed(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         monkeypatch.setitem(sys.modules, "flash_attn", None)
         with pytest.raises(MegrezError, match="pip install"):
             make_attention("flash", CPU, torch.bfloat16)
         assert isinstance(make_attention("auto", torch.device("cuda"), torch.bfloat16), TorchAttention)
+        assert "flash-attn can't be imported" in caplog.text
 
     def test_an_unknown_name(self) -> None:
         with pytest.raises(MegrezError, match="choose auto, native, torch or flash"):
