@@ -52,7 +52,7 @@ class LanguageDecoder:
         self._apply(DecoderSettings())
         keep_setting(self._set_gauges)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.settings = reread(DecoderSettings, user_config, self.settings)
         self._apply(self.settings)
 

@@ -2,6 +2,7 @@
 
 `encode` streams two objects: what the encoding cost, then the embeds. The ingress reads the first
 and passes a reference to the second on to the decoder; it never holds the embeds itself.
+`reconfigure` is async so that Serve calls it on the loop, where requests are, instead of in a thread.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class VisionEncoder(_EncoderReplica):
         self.settings: VisionSettings | None = None
         self._apply(VisionSettings())
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.settings = reread(VisionSettings, user_config, self.settings)
         self._apply(self.settings)
 
@@ -99,7 +100,7 @@ class AudioEncoder(_EncoderReplica):
         self.settings: AudioSettings | None = None
         self._apply(AudioSettings())
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.settings = reread(AudioSettings, user_config, self.settings)
         self._apply(self.settings)
 

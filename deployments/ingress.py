@@ -34,7 +34,7 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Any:
         return build_api(self.service)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
         self.settings = reread(IngressSettings, user_config, self.settings)
         self.completions.configure(self.settings)
 

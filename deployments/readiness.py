@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from ray import serve
 
@@ -21,13 +22,18 @@ class Readiness:
         self._health = Health(ready=False, stages={})
         self._asked, self._answered = -MAX_AGE, -TRUSTED
         self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="readiness")  # it may wait for long; others must not
+        self._question: asyncio.Future[Health] | None = None
 
     async def health(self) -> Health:
         async with self._lock:
             if time.monotonic() - self._asked >= MAX_AGE:
                 try:
+                    if self._question is None or self._question.done():  # one that nobody answers is not repeated
+                        self._question = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
+                        self._question.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
                     async with asyncio.timeout(PATIENCE):
-                        self._health = await asyncio.to_thread(self._ask)
+                        self._health = await asyncio.shield(self._question)
                     self._answered = time.monotonic()
                 except Exception:  # whatever keeps the controller from answering
                     log_exception("controller_silent")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from typing import Generic, TypeVar
 from .errors import Cancelled, MegrezError, Overloaded
 
 MAX_FAILURES = 3
+BATCH_LIMIT = 300.0
+"""Seconds. What takes longer hangs."""
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +64,7 @@ class Batcher(Generic[Unit, Result]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._worker: asyncio.Task[None] | None = None
         self._batches = self._units = self._dropped = self._failures = 0
+        self._began: float | None = None
 
     async def submit(self, units: Sequence[Unit], costs: Sequence[float]) -> tuple[list[Result], float]:
         """The units' results in order, and the cost of the largest batch that one of them ran in.
@@ -94,8 +98,9 @@ class Batcher(Generic[Unit, Result]):
 
     @property
     def healthy(self) -> bool:
-        """False once several units in a row have failed for no fault of theirs (a lost GPU, say)."""
-        return self._failures < MAX_FAILURES
+        """False once several units in a row have failed for no fault of theirs (a lost GPU, say), or one hangs."""
+        hangs = self._began is not None and time.monotonic() - self._began > BATCH_LIMIT
+        return self._failures < MAX_FAILURES and not hangs
 
     def close(self) -> None:
         """Ends the worker; who still waits is cancelled."""
@@ -144,7 +149,11 @@ class Batcher(Generic[Unit, Result]):
         units = [job.unit for job in batch]
         try:
             loop = asyncio.get_running_loop()
-            results = await loop.run_in_executor(self._thread, self._run, units, checkpoint)
+            self._began = time.monotonic()
+            try:
+                results = await loop.run_in_executor(self._thread, self._run, units, checkpoint)
+            finally:
+                self._began = None
             assert len(results) == len(units), "one result a unit"
         except Cancelled:
             self._dropped += len(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ from ..errors import InvalidMedia, MediaTooLarge
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # up to twice the limit; check_size refuses these
 
-JPEG_SCAN = b"\xff\xda"
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
+"""Not what stands in a scan's data: stuffed zeros and restarts."""
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 MAX_JPEG_SCANS = 100
 """Progressive files have about ten; each decodes the whole picture once more."""
 
@@ -47,13 +50,22 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
     except Exception:  # Pillow's parsers raise a dozen kinds on broken headers
         raise InvalidMedia("the picture can't be read; PNG, JPEG, WebP and GIF are supported") from None
     check_size(*image.size, max_pixels)
-    if isinstance(image, JpegImageFile) and data.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+    if isinstance(image, JpegImageFile) and _jpeg_scans(data) > MAX_JPEG_SCANS:
         raise InvalidMedia(f"the JPEG picture has more than {MAX_JPEG_SCANS} scans")
     try:
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:
         raise InvalidMedia(f"the {image.format} picture is damaged: {error}") from None
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """Of the first picture; behind its end there may be others, or a film."""
+    at, scans = 2, 0
+    while (found := JPEG_MARKER.search(data, at)) and found[0] != END_OF_IMAGE:
+        scans += found[0] == START_OF_SCAN
+        at = found.end() + max(int.from_bytes(data[found.end() : found.end() + 2], "big"), 2)  # the segment
+    return scans
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

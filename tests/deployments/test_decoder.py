@@ -64,10 +64,10 @@ def test_tokens_are_counted_once(decoder: Any, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_replica_that_runs_keeps_its_settings_where_new_ones_are_wrong(decoder: Any) -> None:
     with pytest.raises(ValidationError):  # it starts with these
-        decoder.reconfigure({"max_runing": 3})
-    decoder.reconfigure({"max_running": 7})
+        asyncio.run(decoder.reconfigure({"max_runing": 3}))
+    asyncio.run(decoder.reconfigure({"max_running": 7}))
     with logged() as lines:
-        decoder.reconfigure({"max_runing": 3})
+        asyncio.run(decoder.reconfigure({"max_runing": 3}))
     pieces_of(decoder, request(stream=False, max_tokens=1))  # by now the engine has obeyed
     assert decoder.driver.generator.engine.scheduler.max_running == 7
     (line,) = (line for line in lines if line.getMessage().startswith("settings_refused"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -115,5 +116,33 @@ def test_the_controller_is_asked_once_a_second(controller: Controller, monkeypat
         now += 0.2
         assert (await asked.health()).ready
         assert controller.asked == 2
+
+    run(main())
+
+
+def test_a_silent_controller_is_asked_once(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question waits in a thread; what was known before holds meanwhile."""
+    monkeypatch.setattr(readiness, "MAX_AGE", 0.0)
+    monkeypatch.setattr(readiness, "PATIENCE", 0.05)
+    controller.set("LanguageDecoder", "HEALTHY", RUNNING=1)
+    answer, silence = serve.status, threading.Event()
+
+    def silent() -> SimpleNamespace:
+        asked = answer()
+        silence.wait(10)
+        return asked
+
+    async def main() -> None:
+        known = Readiness("megrez")
+        assert (await known.health()).ready
+        monkeypatch.setattr(serve, "status", silent)
+        before = controller.asked
+        for _ in range(4):
+            assert (await known.health()).ready
+        assert controller.asked == before + 1
+        silence.set()
+        await asyncio.sleep(0.05)
+        controller.set("LanguageDecoder", "UNHEALTHY")
+        assert not (await known.health()).ready
 
     run(main())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import batching
 from pipeline.batching import Batcher
 from pipeline.errors import InvalidMedia, Overloaded
 
@@ -280,3 +281,18 @@ def test_each_batch_is_told_once() -> None:
         return told
 
     assert asyncio.run(scene()) == [8.0, 3.0]
+
+
+def test_a_batch_that_hangs_is_no_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "BATCH_LIMIT", 0.05)
+
+    async def scene(batcher: Batcher[int, int], worker: Worker) -> None:
+        hanging = asyncio.create_task(batcher.submit([1], [1.0]))
+        await until(worker.entered.is_set)
+        assert batcher.healthy
+        await until(lambda: not batcher.healthy)
+        worker.gate.set()
+        await hanging
+        assert batcher.healthy
+
+    play(scene, closed=True)

@@ -318,6 +318,19 @@ class TestPatchify:
                 np.testing.assert_allclose(patches[row * 3 + column], wanted, atol=1e-6)
 
 
+def test_what_stands_behind_a_jpeg_is_not_counted() -> None:
+    """A film, say, in which two bytes look like a scan's beginning every 65,536."""
+    film = np.random.default_rng(0).bytes(8_000_000)
+    assert film.count(b"\xff\xda") > 100
+    assert decode_image(encode(noise(), "JPEG") + film, LIMIT).size == noise().size
+
+
+def test_a_jpegs_own_thumbnail_is_not_counted() -> None:
+    exif = Image.Exif()
+    exif[0x9286] = b"\xff\xda" * 200  # a comment
+    assert decode_image(encode(noise(), "JPEG", exif=exif), LIMIT).size == noise().size
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
 def test_a_jpeg_of_endless_scans_is_refused(kind: str) -> None:
     """Also one that says that several pictures follow."""
