@@ -23,13 +23,23 @@ MAX_AMPLITUDE = 1e6  # far over full scale, which is 1; the spectrum of more ove
 MIN_MEL_FRAMES = 3
 
 
+UNKNOWN_FRAMES = 2**63 - 1
+"""What libsndfile says of a FLAC that was written as a stream, without its length."""
+
+
+class _Recording(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        """soundfile would seek to where it is after each block, which fails at the end of an unknown length."""
+        return super().seekable() and self.frames != UNKNOWN_FRAMES
+
+
 def decode_audio(data: bytes, max_seconds: float, config: AudioProcessorConfig) -> np.ndarray:
     """Mono float32 [n] at 16 kHz from WAV, MP3, FLAC or OGG. Raises InvalidMedia, MediaTooLarge.
 
     Decoding stops at `max_seconds`, whatever the header claims.
     """
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with _Recording(io.BytesIO(data)) as file:
             if file.format not in FORMATS:
                 raise InvalidMedia(f"{file.format} sound isn't supported; send WAV, MP3, FLAC or OGG")
             if not 1_000 <= file.samplerate <= MAX_RATE or file.channels > MAX_CHANNELS:

@@ -7,9 +7,11 @@ import math
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
+from PIL.Image import Transpose
 from PIL.JpegImagePlugin import JpegImageFile
 
 from ..config import ImageProcessorConfig
@@ -23,6 +25,17 @@ JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 MAX_JPEG_SCANS = 100
 """Progressive files have about ten; each decodes the whole picture once more."""
+
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""By EXIF's orientation. Pillow's exif_transpose writes all tags anew, and fails on some that harm nobody."""
 
 MAX_ASPECT_RATIO = 200
 """A thinner picture has no sensible slices: its short side is under a pixel of an overview."""
@@ -54,7 +67,9 @@ def decode_image(data: bytes, max_pixels: int) -> Image.Image:
         raise InvalidMedia(f"the JPEG picture has more than {MAX_JPEG_SCANS} scans")
     try:
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
+        turn = UPRIGHT.get(orientation)
+        return to_rgb(image if turn is None else image.transpose(turn))
     except Exception as error:
         raise InvalidMedia(f"the {image.format} picture is damaged: {error}") from None
 

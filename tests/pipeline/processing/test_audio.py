@@ -61,6 +61,15 @@ class TestDecode:
     def test_flac(self) -> None:
         np.testing.assert_allclose(decode(encode(tone(1), kind="FLAC")), tone(1), atol=1e-4)
 
+    def test_flac_of_unknown_length(self) -> None:
+        """As it comes out of a pipe: its header holds no number of samples."""
+        data = bytearray(encode(tone(5), kind="FLAC"))
+        assert int.from_bytes(data[22:26], "big") == 80_000
+        data[21:26] = bytes([data[21] & 0xF0, 0, 0, 0, 0])
+        np.testing.assert_allclose(decode(bytes(data)), tone(5), atol=1e-4)
+        with pytest.raises(MediaTooLarge):
+            decode(bytes(data), max_seconds=4)
+
     @pytest.mark.parametrize(("kind", "subtype"), [("MP3", None), ("OGG", "VORBIS"), ("OGG", "OPUS")])
     def test_lossy_formats_keep_the_tone(self, kind: str, subtype: str | None) -> None:
         samples = decode(encode(tone(1), kind=kind, subtype=subtype))

@@ -96,6 +96,24 @@ class TestDecode:
         assert seen.shape == wanted.shape
         assert np.abs(seen - wanted).mean() < 4
 
+    @pytest.mark.parametrize(
+        ("tags", "size"),
+        [
+            ([(0x0112, 3, 6), (0x011A, 2, "abc")], (32, 48)),  # a resolution in letters
+            ([(0x0100, 2, "abc"), (0x0112, 3, 6)], (32, 48)),
+            ([(0x0112, 2, "abc")], (48, 32)),
+            ([(0x0112, 3, 9)], (48, 32)),
+        ],
+    )
+    def test_tags_that_are_wrong_harm_nobody(self, tags: list[tuple[int, int, Any]], size: tuple[int, int]) -> None:
+        values = [value.encode() + b"\0" if kind == 2 else struct.pack("<HH", value, 0) for _, kind, value in tags]
+        entries = [
+            struct.pack("<HHI", tag, kind, 4 if kind == 2 else 1) + value
+            for (tag, kind, _), value in zip(tags, values, strict=True)
+        ]
+        exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(entries) + bytes(4)
+        assert decode_image(encode(noise(), "JPEG", exif=exif), LIMIT).size == size
+
     def test_cmyk(self) -> None:
         red = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
         assert np.abs(decode(encode(red, "JPEG", quality=95)) - [255, 0, 0]).max() < 12
