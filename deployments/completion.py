@@ -17,7 +17,7 @@ from pipeline.types import ChatRequest, Delta, Message, Modality, PromptUsage
 from .api_errors import DIED, LOST, ApiError, root_cause, to_api_error
 from .codec import Piece
 from .log import log_event
-from .media import Fetcher, decode_base64, decode_data_url
+from .media import Account, Fetcher, decode_base64, decode_data_url
 from .media_cache import EncodedMedia, MediaCache
 from .metrics import IngressMetrics
 from .protocol import AudioPart, ChatCompletionRequest, ImagePart, TextPart
@@ -80,7 +80,7 @@ class Completions:
     def configure(self, settings: IngressSettings) -> None:
         self.settings = settings
         self.cache.resize(settings.media_cache_bytes)
-        self.fetcher = Fetcher(settings.fetch)
+        self.fetcher.settings = settings.fetch
 
     async def run(self, body: ChatCompletionRequest, trace: Trace) -> AsyncGenerator[list[Delta], None]:
         """Pieces of the answers. Raises before the first piece what can be known by then."""
@@ -107,11 +107,12 @@ class Completions:
         await self._check_ready({part.modality for part in parts})
 
         params, stream = body.sampling(self.config.generation), bool(body.stream)
-        data = await self._load(parts, trace)
-        keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
-        request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream, tuple(keys))
-        pieces, first = await self._start(request, parts, data, keys, trace)
-        del parts, data  # not needed any more, and large
+        with self.fetcher.account() as account:
+            data = await self._load(parts, account, trace)
+            keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
+            request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream, tuple(keys))
+            pieces, first = await self._start(request, parts, data, keys, trace)
+            del parts, data  # not needed any more, and large
         try:
             yield _deltas(first, trace)
             async for piece in pieces:
@@ -124,20 +125,20 @@ class Completions:
         if missing := await self.readiness.missing(needed):
             raise ApiError(503, f"not ready yet: {', '.join(missing)}", code="not_ready", retry_after=5)
 
-    async def _load(self, parts: list[MediaPart], trace: Trace) -> list[bytes]:
+    async def _load(self, parts: list[MediaPart], account: Account, trace: Trace) -> list[bytes]:
         begin = time.perf_counter()
-        data = await _all([self._bytes(part) for part in parts], parts)
+        data = await _all([self._bytes(part, account) for part in parts], parts)
         trace.fetch_seconds = time.perf_counter() - begin
         return data
 
-    async def _bytes(self, part: MediaPart) -> bytes:
+    async def _bytes(self, part: MediaPart, account: Account) -> bytes:
         limit, source = self.settings.max_media_bytes, part.source
         scheme = source[:8].lower()
         if scheme.startswith("data:"):
             return await asyncio.to_thread(decode_data_url, source, limit)
         if part.modality == "audio" and not scheme.startswith(("http://", "https://")):
             return await asyncio.to_thread(decode_base64, source, limit)
-        return await self.fetcher.fetch(source)
+        return await self.fetcher.fetch(source, account)
 
     def _digest(self, part: MediaPart, data: bytes) -> str:
         processor = self.config.image_processor if part.modality == "image" else self.config.audio_processor

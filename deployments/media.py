@@ -12,13 +12,19 @@ import binascii
 import ipaddress
 import re
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from pipeline.errors import InvalidMedia, MediaTooLarge
+from pipeline.errors import InvalidMedia, MediaTooLarge, Overloaded
 
 from .settings import FetchSettings
 
@@ -77,6 +83,17 @@ _SPECIAL = (  # global by the registry, but clouds answer there with a machine's
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)", re.IGNORECASE)
 
 
+_LOOKUPS = ThreadPoolExecutor(32, thread_name_prefix="lookup")
+"""uvloop has two threads for all names, and goes on when nobody waits any more: a few names whose servers never answer
+would hold up everybody's. Here those in line leave it with who asked."""
+
+
+async def look_up(host: str, port: int) -> list[Any]:
+    """socket.getaddrinfo's addresses. Raises OSError, UnicodeError."""
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return await asyncio.get_running_loop().run_in_executor(_LOOKUPS, ask)
+
+
 class PublicResolver(AbstractResolver):
     """Resolves a name and refuses it if any of its addresses isn't public.
 
@@ -87,8 +104,7 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        found = await look_up(host, port)
         addresses = [(family, info[0]) for family, _, _, _, info in found]
         if not addresses or not all(is_public(str(address)) for _, address in addresses):
             raise InvalidMedia(f"{host} is not a public address; this server doesn't fetch from it")
@@ -108,12 +124,29 @@ class PublicResolver(AbstractResolver):
         """Holds nothing."""
 
 
+@dataclass
+class Account:
+    """What one request has fetched."""
+
+    nbytes: int = 0
+
+
 class Fetcher:
     def __init__(self, settings: FetchSettings) -> None:
         self.settings = settings
+        self.held = 0  # bytes that requests under way have fetched
 
-    async def fetch(self, url: str) -> bytes:
-        """The bytes behind an http(s) URL. Raises InvalidMedia, MediaTooLarge."""
+    @contextmanager
+    def account(self) -> Iterator[Account]:
+        """What is fetched on it counts as held until the block ends."""
+        account = Account()
+        try:
+            yield account
+        finally:
+            self.held -= account.nbytes
+
+    async def fetch(self, url: str, account: Account) -> bytes:
+        """The bytes behind an http(s) URL. Raises InvalidMedia, MediaTooLarge, Overloaded."""
         settings = self.settings
         if not settings.enabled:
             raise InvalidMedia("this server doesn't fetch media by URL; send the bytes as a data: URL")
@@ -125,13 +158,13 @@ class Fetcher:
                 asyncio.timeout(settings.max_seconds),  # over all redirects together
                 aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
             ):
-                return await self._follow(session, url)
+                return await self._follow(session, url, account)
         except TimeoutError:
             raise InvalidMedia(f"the URL gave no answer within {settings.max_seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no host's name, no user's
             raise InvalidMedia(f"the URL can't be fetched: {type(error).__name__}") from None
 
-    async def _follow(self, session: aiohttp.ClientSession, url: str) -> bytes:
+    async def _follow(self, session: aiohttp.ClientSession, url: str, account: Account) -> bytes:
         target = self._target(url)
         for _ in range(self.settings.max_redirects + 1):
             headers = {"Accept-Encoding": "identity"}
@@ -141,7 +174,7 @@ class Fetcher:
                     continue
                 if response.status != 200:
                     raise InvalidMedia(f"the URL answered with status {response.status}")
-                return await self._read(response)
+                return await self._read(response, account)
         raise InvalidMedia(f"the URL redirects more than {self.settings.max_redirects} times")
 
     def _target(self, url: str, base: URL | None = None) -> URL:
@@ -158,7 +191,7 @@ class Fetcher:
             raise InvalidMedia(f"{literal} is not a public address; this server doesn't fetch from it")
         return target
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, account: Account) -> bytes:
         limit = self.settings.max_bytes
         message = f"the medium behind the URL is larger than the {limit:,} bytes that are allowed"
         if (response.content_length or 0) > limit:
@@ -166,8 +199,12 @@ class Fetcher:
         parts, size = [], 0
         async for part in response.content.iter_chunked(1 << 16):
             size += len(part)
+            account.nbytes += len(part)
+            self.held += len(part)
             if size > limit:
                 raise MediaTooLarge(message)
+            if self.held > self.settings.max_bytes_in_flight:
+                raise Overloaded("too many media are being fetched")
             parts.append(part)
         return _checked(b"".join(parts), limit)
 

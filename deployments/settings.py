@@ -152,6 +152,7 @@ class FetchSettings(Settings):
 
     enabled: bool = False
     max_bytes: Count = 20_000_000
+    max_bytes_in_flight: Count = 1_000_000_000
     max_seconds: Seconds = 10.0
     max_redirects: Annotated[int, Field(ge=0)] = 3
     allow_private: bool = False

@@ -7,10 +7,12 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from deployments import media
 from deployments.media import Fetcher
 from deployments.settings import FetchSettings
 
@@ -87,8 +89,16 @@ async def serving() -> AsyncIterator[Site]:
         await server.close()
 
 
-def fetcher(**settings: Any) -> Fetcher:
-    return Fetcher(FetchSettings.model_validate({"enabled": True, "max_seconds": 5, **settings}))
+class Once(Fetcher):
+    """Each fetch is a request of its own."""
+
+    async def fetch(self, url: str) -> bytes:  # type: ignore[override]
+        with self.account() as account:
+            return await super().fetch(url, account)
+
+
+def fetcher(**settings: Any) -> Once:
+    return Once(FetchSettings.model_validate({"enabled": True, "max_seconds": 5, **settings}))
 
 
 def with_site(test: Callable[[Site], Coroutine[Any, Any, None]]) -> None:
@@ -109,9 +119,9 @@ class Internet:
         self._port = site.port
         loop: Any = asyncio.get_running_loop()
         self._connect = loop.sock_connect
-        loop.getaddrinfo, loop.sock_connect = self.getaddrinfo, self.sock_connect
+        loop.sock_connect = self.sock_connect
 
-    async def getaddrinfo(self, host: str, port: int, **options: Any) -> list[Any]:
+    async def look_up(self, host: str, port: int) -> list[Any]:
         self.resolved.append(host)
         answers = self.answers[host]
         addresses = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -134,6 +144,7 @@ def with_internet(test: Callable[[Site, Internet], Coroutine[Any, Any, None]]) -
     async def main(site: Site) -> None:
         internet = Internet(site)
         internet.answers["pictures.example"] = [[PUBLIC_ADDRESS]]
-        await test(site, internet)
+        with mock.patch.object(media, "look_up", internet.look_up):
+            await test(site, internet)
 
     with_site(main)

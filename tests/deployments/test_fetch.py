@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from deployments import media
 from deployments.media import Fetcher
 from deployments.settings import FetchSettings
-from pipeline.errors import InvalidMedia, MediaTooLarge
+from pipeline.errors import InvalidMedia, MediaTooLarge, Overloaded
 
 from .fakes import run
-from .sites import Site, fetcher, with_site
+from .sites import Once, Site, fetcher, with_site
 
 
 class TestFetch:
@@ -22,7 +25,7 @@ class TestFetch:
     def test_off_by_default(self) -> None:
         async def main(site: Site) -> None:
             with pytest.raises(InvalidMedia, match="doesn't fetch"):
-                await Fetcher(FetchSettings()).fetch(site.url())
+                await Once(FetchSettings()).fetch(site.url())
             assert not site.requests
 
         with_site(main)
@@ -128,10 +131,55 @@ class TestFetch:
     def test_impossible_names(self, host: str, allow_private: bool) -> None:
         async def main() -> None:
             asyncio.get_running_loop().getaddrinfo = _offline  # type: ignore[method-assign]
-            with pytest.raises(InvalidMedia):
+            with mock.patch.object(media, "look_up", _offline), pytest.raises(InvalidMedia):
                 await fetcher(allow_private=allow_private).fetch(f"http://{host}/")
 
         run(main())
+
+
+def test_names_that_nobody_answers_hold_up_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than there are threads that decode; those who left are not looked up."""
+    asked: list[str] = []
+    gate = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
+        asked.append(host)
+        if host.startswith("slow"):
+            gate.wait(10)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    async def main() -> None:
+        slow = [asyncio.ensure_future(fetcher().fetch(f"http://slow{i}.example/")) for i in range(20)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(InvalidMedia):
+            await asyncio.wait_for(fetcher().fetch("http://quick.example/"), 2)
+        more = [asyncio.ensure_future(fetcher().fetch(f"http://slow{i}.example/")) for i in range(20, 60)]
+        await asyncio.sleep(0.05)
+        for task in (*slow, *more):
+            task.cancel()
+        await asyncio.gather(*slow, *more, return_exceptions=True)
+        gate.set()
+
+    run(main())
+    assert len(asked) == 1 + 32
+
+
+def test_what_all_requests_fetch_is_bounded() -> None:
+    async def main(site: Site) -> None:
+        shared = Fetcher(FetchSettings(enabled=True, allow_private=True, max_bytes=1000, max_bytes_in_flight=2500))
+        with shared.account() as first:
+            for _ in range(2):
+                await shared.fetch(site.url("/size/1000"), first)
+            with pytest.raises(Overloaded), shared.account() as second:
+                await shared.fetch(site.url("/size/1000"), second)
+            assert shared.held == 2000
+            with shared.account() as second:
+                assert len(await shared.fetch(site.url("/size/500"), second)) == 500
+        assert shared.held == 0
+
+    with_site(main)
 
 
 async def _offline(host: str, *args: Any, **options: Any) -> Any:
