@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pipeline.config import ModelConfig
@@ -70,8 +70,10 @@ class Trace:
 class Completions:
     """Runs completions over the stages. Knows OpenAI's request, nothing of HTTP."""
 
-    def __init__(self, config: ModelConfig, stages: Stages, readiness: Readiness) -> None:
-        self.config, self.stages, self.readiness = config, stages, readiness
+    def __init__(self, config: ModelConfig, stages: Stages, readiness: Readiness, checkpoint: str = "") -> None:
+        """`checkpoint`: its fingerprint. While a cluster changes to another, encoders of both answer; what those of the
+        other have computed is neither kept nor named."""
+        self.config, self.stages, self.readiness, self.checkpoint = config, stages, readiness, checkpoint
         self.settings = IngressSettings()
         self.cache = MediaCache(self.settings.media_cache_bytes)
         self.fetcher = Fetcher(self.settings.fetch)
@@ -110,7 +112,7 @@ class Completions:
         with self.fetcher.account() as account:
             data = await self._load(parts, account, trace)
             keys = [await asyncio.to_thread(self._digest, part, item) for part, item in zip(parts, data, strict=True)]
-            request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream, tuple(keys))
+            request = ChatRequest(tuple(messages), params, body.n or 1, trace.request_id, stream)
             pieces, first = await self._start(request, parts, data, keys, trace)
             del parts, data  # not needed any more, and large
         try:
@@ -142,7 +144,7 @@ class Completions:
 
     def _digest(self, part: MediaPart, data: bytes) -> str:
         processor = self.config.image_processor if part.modality == "image" else self.config.audio_processor
-        return hashlib.sha256(f"{part.modality} {processor}\0".encode() + data).hexdigest()
+        return hashlib.sha256(f"{part.modality} {processor} {self.checkpoint}\0".encode() + data).hexdigest()
 
     async def _start(
         self, request: ChatRequest, parts: list[MediaPart], data: list[bytes], keys: list[str], trace: Trace
@@ -157,7 +159,8 @@ class Completions:
             try:
                 media = await self._encode_all(parts, data, keys, trace)
                 trace.decode_begin = time.perf_counter()
-                pieces = self.stages.generate(request, media)
+                names = (key if self._ours(item) else None for key, item in zip(keys, media, strict=True))
+                pieces = self.stages.generate(replace(request, media_keys=tuple(names)), media)
                 return pieces, await anext(pieces)
             except BaseException as error:
                 if pieces is not None:
@@ -177,6 +180,9 @@ class Completions:
                 await asyncio.sleep(RETRY_SECONDS * attempt)
         raise AssertionError("unreachable")
 
+    def _ours(self, encoded: EncodedMedia) -> bool:
+        return encoded.stats.checkpoint == self.checkpoint
+
     async def _encode_all(
         self, parts: list[MediaPart], data: list[bytes], keys: list[str], trace: Trace
     ) -> list[EncodedMedia]:
@@ -185,6 +191,8 @@ class Completions:
 
     async def _encode(self, part: MediaPart, data: bytes, key: str, trace: Trace) -> EncodedMedia:
         encoded, outcome = await self.cache.get(key, lambda: self.stages.encode(part.modality, data, trace.request_id))
+        if not self._ours(encoded):
+            self.cache.forget(key, encoded.ref)
         if outcome != "hit":
             trace.encode_seconds[part.modality] = max(encoded.seconds, trace.encode_seconds.get(part.modality, 0.0))
         trace.cache[outcome] = trace.cache.get(outcome, 0) + 1

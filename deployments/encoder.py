@@ -8,12 +8,13 @@ and passes a reference to the second on to the decoder; it never holds the embed
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ray import serve
 
 from pipeline.encoder import AudioStage, EncodeQueue, VisionStage
+from pipeline.fingerprint import fingerprint
 from pipeline.types import EncodeStats
 
 from .codec import PackedEmbeds, pack
@@ -29,8 +30,9 @@ class _EncoderReplica:
     queue: EncodeQueue[Any, Any]
     metrics: EncoderMetrics
 
-    def __init__(self) -> None:
+    def __init__(self, args: AppArgs) -> None:
         show_pipeline()
+        self.checkpoint = fingerprint(args.checkpoint_path)
         self.outcomes = Outcomes("encoded")
 
     def _open(self, stage: Any, metrics: EncoderMetrics) -> None:
@@ -52,7 +54,7 @@ class _EncoderReplica:
                 self._set_gauges()
             self.metrics.per_unit.observe(stats.seconds / stats.units)
             line.update(units=stats.units, batch_units=stats.batch_units, tokens=stats.tokens, nbytes=stats.nbytes)
-        yield stats
+        yield replace(stats, checkpoint=self.checkpoint)
         yield pack(embeds)
 
     async def stats(self) -> dict[str, float]:
@@ -67,7 +69,7 @@ class _EncoderReplica:
 @serve.deployment
 class VisionEncoder(_EncoderReplica):
     def __init__(self, args: AppArgs) -> None:
-        super().__init__()
+        super().__init__(args)
         self.stage = VisionStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )
@@ -92,7 +94,7 @@ class VisionEncoder(_EncoderReplica):
 @serve.deployment
 class AudioEncoder(_EncoderReplica):
     def __init__(self, args: AppArgs) -> None:
-        super().__init__()
+        super().__init__(args)
         self.stage = AudioStage.from_pretrained(
             args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
         )

@@ -8,6 +8,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from pipeline.config import ModelConfig
+from pipeline.fingerprint import fingerprint
 
 from .api import build_api
 from .completion import Completions
@@ -26,7 +27,8 @@ class Ingress:
     ) -> None:
         readiness = Readiness(serve.get_replica_context().app_name)
         config = ModelConfig.from_pretrained(args.checkpoint_path)
-        self.completions = Completions(config, Stages(vision, audio, decoder), readiness)
+        stages, checkpoint = Stages(vision, audio, decoder), fingerprint(args.checkpoint_path)
+        self.completions = Completions(config, stages, readiness, checkpoint)
         self.service = Service(self.completions, args.model)
         self.settings: IngressSettings | None = None
         keep_setting(self.service.set_gauges)

@@ -198,7 +198,7 @@ class ChatRequest:
     n: int = 1
     request_id: str = ""
     stream: bool = True
-    media_keys: tuple[str, ...] = ()
+    media_keys: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,3 +210,4 @@ class EncodeStats:
     batch_units: float  # of the batch that it ran in, its neighbours included
     tokens: int
     nbytes: int
+    checkpoint: str = ""  # its fingerprint, where a served encoder gave it

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from pipeline.errors import MegrezError
+from pipeline.fingerprint import fingerprint
 
 from .arguments import DataArguments, FinetuneArguments
-from .saving import companions
 from .trainer import checkpoints, last_checkpoint
 from .tuning import TuningArguments
 
@@ -44,9 +44,6 @@ TRAINER_SETTINGS = (
     "data_seed",
 )
 """What of the trainer's must not change on the way. How long it goes on may."""
-
-SAMPLES, SAMPLE_BYTES = 256, 4096
-"""Of each file of weights."""
 
 FILES = ("train_files", "eval_files")
 FREE = ("save_dtype", "attention", "media_root")
@@ -117,19 +114,3 @@ def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneAr
     settings["checkpoint"] = fingerprint(Path(data.checkpoint))
     values = {name: getattr(training, name) for name in TRAINER_SETTINGS}
     return settings | {n: v if isinstance(v, int | float) else str(getattr(v, "value", v)) for n, v in values.items()}
-
-
-def fingerprint(checkpoint: Path) -> str:
-    """Of a checkpoint's configurations, tokenizer and template, and of samples of its weights, which may be
-    gigabytes."""
-    digest = hashlib.sha256()
-    for file in companions(checkpoint):
-        digest.update(f"{file.name} ".encode() + file.read_bytes())
-    for file in sorted(checkpoint.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as handle:
-            for number in range(SAMPLES):
-                handle.seek(number * size // SAMPLES)
-                digest.update(handle.read(SAMPLE_BYTES))
-    return digest.hexdigest()

@@ -12,15 +12,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from pipeline.config import ModelConfig
-
-COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
-"""Everything of a checkpoint but its weights: configurations, tokenizer, chat template."""
-
-
-def companions(checkpoint: Path) -> list[Path]:
-    """Those files, but lists of which weights lie where."""
-    found = {file for pattern in COMPANIONS for file in checkpoint.glob(pattern)}
-    return sorted(file for file in found if not file.name.endswith(".index.json"))
+from pipeline.fingerprint import companions
 
 
 def save_released(

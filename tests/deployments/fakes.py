@@ -81,8 +81,8 @@ def task_error(cause: Exception) -> BaseException:
     ).as_instanceof_cause()
 
 
-def encoded(ref: Any = "ref", nbytes: int = 100) -> EncodedMedia:
-    return EncodedMedia(ref, EncodeStats(1.0, 0.0, 1.0, 4, nbytes), 0.01)
+def encoded(ref: Any = "ref", nbytes: int = 100, checkpoint: str = "") -> EncodedMedia:
+    return EncodedMedia(ref, EncodeStats(1.0, 0.0, 1.0, 4, nbytes, checkpoint), 0.01)
 
 
 USAGE = PromptUsage(prompt_tokens=12, image_tokens=4, audio_tokens=3)
@@ -116,6 +116,7 @@ class FakeStages:
         self.media: list[list[Any]] = []
         self.opened = self.closed = self.left = 0
         self.slow_close = 0.0
+        self.checkpoint = ""
 
     async def encode(self, modality: Modality, data: bytes, request_id: str) -> EncodedMedia:
         self.encoded.append((modality, data))
@@ -126,7 +127,7 @@ class FakeStages:
             for step in _script(self.encodings):
                 await _act(step)
             await asyncio.sleep(0)
-            return encoded(f"ref-{number}")
+            return encoded(f"ref-{number}", checkpoint=self.checkpoint)
         except asyncio.CancelledError:
             self.encode_cancelled += 1
             raise

@@ -75,6 +75,23 @@ def test_the_key_is_what_the_embeds_depend_on(house: House, config: ModelConfig)
     assert len({digest(picture, b"x"), digest(picture, b"y"), digest(sound, b"x")}) == 3
 
 
+def test_what_another_checkpoint_computed_is_neither_kept_nor_named(house: House) -> None:
+    """While a cluster changes to a new one, old encoders still answer."""
+    run(text(house, [image()]))
+    assert house.stages.requests[-1].media_keys != (None,)
+    house.completions.checkpoint = "new"
+    for _ in range(2):
+        run(text(house, [image()]))
+        assert house.stages.requests[-1].media_keys == (None,)
+    assert len(house.stages.encoded) == 3
+    house.stages.checkpoint = "new"
+    for _ in range(2):
+        run(text(house, [image()]))
+    assert len(house.stages.encoded) == 4
+    (named,) = house.stages.requests[-1].media_keys
+    assert named not in (None, *house.stages.requests[0].media_keys), "a name is of one checkpoint"
+
+
 def test_audio_as_data_url(house: House) -> None:
     run(text(house, [audio("data:audio/wav;base64,AQ==")]))
     assert house.stages.encoded == [("audio", b"\x01")]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from pipeline.fingerprint import fingerprint
 from training.finetune import main
-from training.resuming import fingerprint
 
 from .runs import run, words, write_varied
 from .tiny import assistant, user, write_records
