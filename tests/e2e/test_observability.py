@@ -10,6 +10,7 @@ import httpx
 from .cluster import STAGES, Cluster, wait_for
 from .media import SOUND, audio, image, noise_png, text
 
+# But megrez_preemptions: Ray shows a counter from its first count on.
 METRICS = (
     "megrez_requests",
     "megrez_requests_active",
@@ -23,7 +24,6 @@ METRICS = (
     "megrez_prefix_tokens",
     "megrez_prefix_tokens_found",
     "megrez_kv_blocks_total",
-    "megrez_preemptions",
     "megrez_batch_sequences_bucket",
     "megrez_encode_seconds_per_slice_bucket",
     "megrez_encode_seconds_per_second_bucket",
@@ -68,7 +68,8 @@ def test_metrics_are_exported(cluster: Cluster) -> None:
         "messages": [{"role": "user", "content": [image(noise_png(5, 300, 300), "png"), audio(SOUND.read_bytes())]}],
         "max_tokens": 5,
     }
-    assert cluster.post(body).status_code == 200
+    for _ in range(2):  # the second time part of it is found in the cache
+        assert cluster.post(body).status_code == 200
 
     def exported() -> bool:
         text = httpx.get(f"http://127.0.0.1:{cluster.metrics}/metrics", timeout=5).text
