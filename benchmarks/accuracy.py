@@ -23,7 +23,7 @@ from typing import Any
 from openai import AsyncOpenAI, OpenAIError
 from tqdm import tqdm
 
-from .answers import AnswerFile, read_answers, utf8
+from .answers import AnswerFile, answers_beside, read_answers, utf8
 from .client import Answer, ask, chat_body, digest, served_model
 from .datasets import Case, DataError, read_cases
 from .goals import Goal, GoalsError, read_goals
@@ -77,7 +77,7 @@ def read_all(args: argparse.Namespace, goals: dict[str, Goal]) -> list[Case]:
 
 async def answers_to(cases: Sequence[Case], args: argparse.Namespace) -> tuple[str, list[Answer], list[Answer]]:
     """The model's name, an answer to each case in order, and those that were asked now."""
-    path = args.output.with_name(args.output.name.removesuffix(".json") + ".answers.jsonl")
+    path = answers_beside(args.output)
     known = read_answers(path) if args.resume else {}
     key = {"base_url": args.base_url, "api_key": args.api_key}
     async with AsyncOpenAI(**key, max_retries=args.retries, timeout=args.timeout) as client:

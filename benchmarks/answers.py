@@ -15,6 +15,11 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
+def answers_beside(result: Path) -> Path:
+    """Where the answers of a result lie, whatever dots its name has."""
+    return result.with_name(result.name.removesuffix(".json") + ".answers.jsonl")
+
+
 def read_answers(file: Path) -> dict[str, Answer]:
     """What has been answered, by the requests' digests.
 

@@ -197,7 +197,6 @@ class Completions:
             trace.encode_seconds[part.modality] = max(encoded.seconds, trace.encode_seconds.get(part.modality, 0.0))
         trace.cache[outcome] = trace.cache.get(outcome, 0) + 1
         self.metrics.cache_lookups.inc(tags={"outcome": outcome})
-        self.metrics.cache_bytes.set(self.cache.bytes)
         return encoded
 
 

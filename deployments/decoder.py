@@ -45,7 +45,7 @@ class LanguageDecoder:
             ),
         )
         self.metrics = DecoderMetrics()
-        self._looked, self._counted = 0.0, generator.engine.stats
+        self._looked, self._steps, self._counted = 0.0, 0, generator.engine.stats
         self.outcomes = Outcomes("generated")
         self.driver = Driver(generator, on_change=self._observe)
         self.settings: DecoderSettings | None = None
@@ -109,14 +109,13 @@ class LanguageDecoder:
 
     def _observe(self, stats: EngineStats) -> None:
         """From the engine's thread, whenever something has changed."""
-        before = self._counted
-        if stats.steps != before.steps:
+        if stats.steps != self._steps:
+            self._steps = stats.steps
             self.metrics.batch.observe(stats.last_batch)
         now = time.monotonic()
         if now - self._looked < METRICS_PERIOD and stats.running:
-            self._counted = replace(before, steps=stats.steps)
             return
-        self._looked, self._counted = now, stats
+        before, self._looked, self._counted = self._counted, now, stats
         for counter, name in (
             (self.metrics.preemptions, "preemptions"),
             (self.metrics.prompt_tokens, "prompt_tokens"),

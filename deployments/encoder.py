@@ -15,7 +15,7 @@ from ray import serve
 
 from pipeline.encoder import AudioStage, EncodeQueue, VisionStage
 from pipeline.fingerprint import fingerprint
-from pipeline.types import EncodeStats
+from pipeline.types import EncodeStats, Modality
 
 from .codec import PackedEmbeds, pack
 from .log import show_pipeline
@@ -25,22 +25,35 @@ from .settings import AppArgs, AudioSettings, VisionSettings, reread
 
 
 class _EncoderReplica:
-    """What both encoders share; a subclass makes the stage and its queue."""
+    """What both encoders share; a subclass names its parts and applies its settings."""
 
-    queue: EncodeQueue[Any, Any]
-    metrics: EncoderMetrics
+    stage_type: type[VisionStage | AudioStage]
+    settings_type: type[VisionSettings | AudioSettings]
+    modality: Modality
+    unit: str
 
     def __init__(self, args: AppArgs) -> None:
         show_pipeline()
         self.checkpoint = fingerprint(args.checkpoint_path)
         self.outcomes = Outcomes("encoded")
-
-    def _open(self, stage: Any, metrics: EncoderMetrics) -> None:
-        """Takes media from now on."""
-        stage.warm_up()
-        self.metrics = metrics
-        self.queue = EncodeQueue(stage, budget=1, max_queued=1, on_batch=metrics.batch.observe)
+        self.stage: Any = self.stage_type.from_pretrained(
+            args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
+        )
+        self.stage.warm_up()
+        self.metrics = EncoderMetrics(self.modality, self.unit)
+        self.queue: EncodeQueue[Any, Any] = EncodeQueue(
+            self.stage, budget=1, max_queued=1, on_batch=self.metrics.batch.observe
+        )
+        self.settings: Any = None
+        self._apply(self.settings_type())
         keep_setting(self._set_gauges)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self.settings = reread(self.settings_type, user_config, self.settings)
+        self._apply(self.settings)
+
+    def _apply(self, settings: Any) -> None:
+        raise NotImplementedError
 
     def _set_gauges(self) -> None:
         self.metrics.queued.set(self.queue.stats.queued)
@@ -68,18 +81,8 @@ class _EncoderReplica:
 
 @serve.deployment
 class VisionEncoder(_EncoderReplica):
-    def __init__(self, args: AppArgs) -> None:
-        super().__init__(args)
-        self.stage = VisionStage.from_pretrained(
-            args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
-        )
-        self._open(self.stage, EncoderMetrics("image", "slice"))
-        self.settings: VisionSettings | None = None
-        self._apply(VisionSettings())
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self.settings = reread(VisionSettings, user_config, self.settings)
-        self._apply(self.settings)
+    stage_type, settings_type = VisionStage, VisionSettings
+    modality, unit = "image", "slice"
 
     def _apply(self, settings: VisionSettings) -> None:
         self.stage.max_pixels = settings.max_pixels
@@ -93,18 +96,8 @@ class VisionEncoder(_EncoderReplica):
 
 @serve.deployment
 class AudioEncoder(_EncoderReplica):
-    def __init__(self, args: AppArgs) -> None:
-        super().__init__(args)
-        self.stage = AudioStage.from_pretrained(
-            args.checkpoint_path, device=args.device, dtype=args.dtype, attention=args.attention
-        )
-        self._open(self.stage, EncoderMetrics("audio", "second"))
-        self.settings: AudioSettings | None = None
-        self._apply(AudioSettings())
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self.settings = reread(AudioSettings, user_config, self.settings)
-        self._apply(self.settings)
+    stage_type, settings_type = AudioStage, AudioSettings
+    modality, unit = "audio", "second"
 
     def _apply(self, settings: AudioSettings) -> None:
         self.stage.max_seconds = settings.max_seconds

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pipeline.types import EncodeStats
 
+from .futures import mark_seen
+
 Outcome = Literal["hit", "shared", "miss"]
 
 
@@ -89,7 +91,7 @@ class MediaCache:
         # A context of its own: Serve cancels what a request started when its client leaves, but
         # this encoding may have become another request's, too.
         task = asyncio.get_running_loop().create_task(run(), context=contextvars.Context())
-        task.add_done_callback(_retrieve)
+        task.add_done_callback(mark_seen)
         return task
 
     def _drop(self, key: str, pending: _Pending) -> None:
@@ -109,9 +111,3 @@ class MediaCache:
         while self.bytes > self.max_bytes and self._kept:
             _, oldest = self._kept.popitem(last=False)
             self.bytes -= oldest.stats.nbytes
-
-
-def _retrieve(task: asyncio.Task[EncodedMedia]) -> None:
-    """Marks an error as seen: its waiters, if any are left, have raised it."""
-    if not task.cancelled():
-        task.exception()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ray import serve
 
+from .futures import mark_seen
 from .log import log_exception
 from .protocol import Health, StageHealth
 
@@ -31,7 +32,7 @@ class Readiness:
                 try:
                     if self._question is None or self._question.done():  # one that nobody answers is not repeated
                         self._question = asyncio.get_running_loop().run_in_executor(self._thread, self._ask)
-                        self._question.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+                        self._question.add_done_callback(mark_seen)
                     async with asyncio.timeout(PATIENCE):
                         self._health = await asyncio.shield(self._question)
                     self._answered = time.monotonic()

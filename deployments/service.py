@@ -20,7 +20,7 @@ class Service:
 
     def enter(self) -> None:
         self.active += 1
-        self.completions.metrics.active.set(self.active)
+        self.set_gauges()
 
     def set_gauges(self) -> None:
         metrics, cache = self.completions.metrics, self.completions.cache
@@ -35,8 +35,8 @@ class Service:
 
     def leave(self, trace: Trace) -> None:
         self.active -= 1
+        self.set_gauges()
         metrics = self.completions.metrics
-        metrics.active.set(self.active)
         metrics.requests.inc(tags={"status": str(trace.status)})
         usage, tokens = trace.usage, trace.completion_tokens
         if usage:

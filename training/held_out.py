@@ -12,6 +12,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from benchmarks.answers import answers_beside
+
 from .evaluate import ROOT, ask, served
 from .synthetic.export import export
 from .synthetic.world import TASKS
@@ -43,7 +45,7 @@ def store_answers(checkpoint: Path, output: Path) -> dict[str, str]:
         if failures := json.loads(result.read_text("utf-8"))["failures"]:
             raise SystemExit(f"nothing stored: {len(failures)} requests failed, the first with {failures[0]['error']}")
         ids = [json.loads(line)["id"] for line in cases.read_text("utf-8").splitlines()]
-        kept = result.with_suffix(".answers.jsonl").read_text("utf-8").splitlines()
+        kept = answers_beside(result).read_text("utf-8").splitlines()
     answers = dict(zip(ids, (json.loads(line)["text"] for line in kept), strict=True))  # one at a time: in order
     (output / "answers.json").write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     return answers

@@ -53,15 +53,15 @@ class OmniTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         data: Any = eval_dataset
-        order, batch = SequentialSampler(data), self.args.eval_batch_size
-        if self.args.dataloader_drop_last:  # that is for training; here it would leave out what is held out
-            return FilledUp(order, len(data), batch * self.args.world_size)
-        return self._filled(order, len(data), batch)
+        return self._filled(SequentialSampler(data), len(data), self.args.eval_batch_size)
 
     def _filled(self, order: Sampler[int], count: int, batch: int) -> Sampler[int]:
         """Several processes take a batch each in turn. Where the last of them had none left, accelerate would give
-        them items from the beginning once more."""
-        return FilledUp(order, count, batch * self.args.world_size) if self.args.world_size > 1 else order
+        them items from the beginning once more. And dataloader_drop_last, which is for training, would leave out what
+        is held out."""
+        args = self.args
+        uneven = args.world_size > 1 or args.dataloader_drop_last
+        return FilledUp(order, count, batch * args.world_size) if uneven else order
 
     def _get_dataloader(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Any:
         return super()._get_dataloader(WithBlank(dataset), *args, **kwargs)

@@ -13,6 +13,7 @@ import torch
 from pipeline.engine.engine import Engine
 from pipeline.engine.memory import CacheBudget
 from pipeline.engine.scheduler import Chunk
+from pipeline.engine.sequence import Sequence
 from pipeline.errors import InvalidRequest
 from pipeline.types import MediaSpan, Prompt
 from tests.pipeline.helpers import alone, drain, greedy, text_prompt, tokens
@@ -28,6 +29,29 @@ def poison(engine: Engine, victim: int, change: Callable[[list[Chunk], Callable[
         return original(chunks)
 
     engine.runner.run = run  # type: ignore[method-assign]
+
+
+def explode_when(wrong: Callable[[Chunk], bool]) -> Callable[[list[Chunk], Callable[..., Any]], Any]:
+    """For `poison`: the forward fails on such a chunk."""
+
+    def explode(chunks: list[Chunk], run: Callable[..., Any]) -> Any:
+        if any(wrong(chunk) for chunk in chunks):
+            raise RuntimeError("kernel failed")
+        return run(chunks)
+
+    return explode
+
+
+def break_sampler(engine: Engine, wrong: Callable[[Sequence], bool]) -> None:
+    """It fails wherever such a sequence is among those to sample."""
+    original = engine.sampler.sample
+
+    def sample(logits: torch.Tensor, sequences: list[Sequence]) -> Any:
+        if any(wrong(sequence) for sequence in sequences):
+            raise RuntimeError("sampler failed")
+        return original(logits, sequences)
+
+    engine.sampler.sample = sample  # type: ignore[method-assign]
 
 
 def add_three(engine: Engine) -> None:
@@ -76,13 +100,7 @@ def test_embeds_that_are_no_numbers(make: Callable[..., Engine]) -> None:
 def test_an_exception_in_the_forward(make: Callable[..., Engine], after: int) -> None:
     engine = make()
     add_three(engine)
-
-    def explode(chunks: list[Chunk], run: Callable[..., Any]) -> Any:
-        if any(c.sequence.id == 1 and len(c.sequence.output) >= after for c in chunks):
-            raise RuntimeError("kernel failed")
-        return run(chunks)
-
-    poison(engine, 1, explode)
+    poison(engine, 1, explode_when(lambda c: c.sequence.id == 1 and len(c.sequence.output) >= after))
     error = check(make, engine)
     assert "kernel" not in error, "our inner words stay inside"
 
@@ -91,13 +109,7 @@ def test_an_exception_in_the_midst_of_a_prefill(make: Callable[..., Engine]) -> 
     engine = make(max_batch_tokens=32)
     add_three(engine)
     long = engine.add(text_prompt(200, seed=9), [], greedy(5))
-
-    def explode(chunks: list[Chunk], run: Callable[..., Any]) -> Any:
-        if any(c.sequence.id == long and c.start > 60 for c in chunks):
-            raise RuntimeError("kernel failed")
-        return run(chunks)
-
-    poison(engine, long, explode)
+    poison(engine, long, explode_when(lambda c: c.sequence.id == long and c.start > 60))
     outputs = drain(engine)
     assert outputs[long][-1].finish_reason == "error"
     for i in range(3):
@@ -109,14 +121,7 @@ def test_an_exception_in_the_sampler(make: Callable[..., Engine], after: int) ->
     """Neighbours that were sampled before it in the same step keep that token."""
     engine = make()
     add_three(engine)
-    original = engine.sampler.sample
-
-    def sample(logits: torch.Tensor, sequences: Any) -> Any:
-        if any(s.id == 1 and len(s.output) >= after for s in sequences):
-            raise RuntimeError("sampler failed")
-        return original(logits, sequences)
-
-    engine.sampler.sample = sample  # type: ignore[method-assign]
+    break_sampler(engine, lambda s: s.id == 1 and len(s.output) >= after)
     check(make, engine)
 
 
@@ -124,14 +129,7 @@ def test_an_exception_in_the_sampler_beside_a_neighbour_at_its_end(make: Callabl
     engine = make()
     short = engine.add(text_prompt(8), [], greedy(1))
     bad = engine.add(text_prompt(9), [], greedy(5))
-    original = engine.sampler.sample
-
-    def sample(logits: torch.Tensor, sequences: Any) -> Any:
-        if any(s.id == bad for s in sequences):
-            raise RuntimeError("sampler failed")
-        return original(logits, sequences)
-
-    engine.sampler.sample = sample  # type: ignore[method-assign]
+    break_sampler(engine, lambda s: s.id == bad)
     outputs = drain(engine)
     assert [o.finish_reason for o in outputs[short]] == ["length"]
     assert [o.finish_reason for o in outputs[bad]] == ["error"]
