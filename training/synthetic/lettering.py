@@ -32,10 +32,14 @@ LIGHT_INKS = ("yellow", "orange", "white", "white")
 
 
 def lettering_example(
-    rng: random.Random, language: Language, split: Split, printed: Callable[..., Any] | None = None
+    rng: random.Random,
+    language: Language,
+    split: Split,
+    printed: Callable[..., Any] | None = None,
+    text_of: Callable[..., str] | None = None,
 ) -> Example:
-    """`printed` draws instead of `print_text`, from the same arguments."""
-    text = random_text(rng, language, split, max_length=8 if language == "en" else 6)
+    """`printed` draws instead of `print_text`, `text_of` chooses instead of `random_text`, from the same arguments."""
+    text = (text_of or random_text)(rng, language, split, max_length=8 if language == "en" else 6)
     picture = (printed or print_text)(rng, text, language, split)
     question = rng.choice(QUESTIONS[language])
     return Example("text", language, [user(question, image=picture), assistant(text)])

@@ -13,6 +13,7 @@ from .arithmetic import sum_example
 from .compare import compare_example, judged_example
 from .copying import copy_example
 from .dictation import spoken_example, transcription_example
+from .drills import print_drill, text_drill
 from .example import Example, Generator, Language, Split
 from .facts import fact_example
 from .lettering import lettering_example
@@ -51,6 +52,9 @@ SKETCHED: dict[str, Generator] = {
 TRAINING_ONLY: dict[str, Generator] = {
     "told": told_example,
     "judged": judged_example,
+    "text drill": text_drill,
+    "print drill": print_drill,
+    "sketched print drill": partial(print_drill, printed=sketch_text),
     **{f"sketched {task}": generator for task, generator in SKETCHED.items()},
 }
 

@@ -1,0 +1,60 @@
+"""Drills are of letters and words that come again, and show nothing that is held out."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from training.synthetic.drills import NAMED, print_drill, text_drill
+from training.synthetic.example import Language
+from training.synthetic.memory import NAMES
+from training.synthetic.vocabulary import words
+from training.synthetic.world import TASKS, World, example
+
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+
+
+def said(task: str, language: Language, number: int = 1500) -> list[list[str]]:
+    made = (example(task, 7, index, "train", language) for index in range(number))
+    return [[turn["content"]["text"] for turn in one.conversations] for one in made]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_texts_are_repeated_and_names_told_first(language: Language) -> None:
+    drills = said("text drill", language)
+    named = [drill for drill in drills if drill[1] not in drill[0]]  # a reply to a name holds more than it
+    assert abs(len(named) / len(drills) - NAMED) < 0.05
+    for questions_and_answers in drills:
+        name = questions_and_answers[-1]
+        for question, answer in zip(questions_and_answers[::2], questions_and_answers[1::2], strict=True):
+            assert answer in question or answer == name or name in question
+    assert not {drill[-1] for drill in named} & set(NAMES[language]["test"])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_most_printed_texts_have_a_letter_twice(language: Language) -> None:
+    texts = [drill[-1] for drill in said("sketched print drill", language)]
+    assert all(1 <= len(text) <= (8 if language == "en" else 6) for text in texts)
+    assert sum(len(set(text)) < len(text) for text in texts) > 0.5 * len(texts)
+    assert len(set(texts)) > 0.5 * len(texts)
+
+
+def test_no_word_of_the_test_is_shown() -> None:
+    shown = {text.lower() for drill in said("sketched print drill", "en") for text in drill}
+    shown |= {word.strip(",").lower() for drill in said("text drill", "en") for word in drill[-1].split()}
+    assert not shown & set(words("test"))
+
+
+@pytest.mark.parametrize("drill", [text_drill, print_drill])
+def test_drills_depend_on_their_seed_alone(drill) -> None:
+    """Drawn nothing: `printed` tells the text itself."""
+    given = {} if drill is text_drill else {"printed": lambda rng, text, language, split: text}
+    first, second = (drill(random.Random(3), "en", "train", **given) for _ in range(2))
+    assert first == second
+
+
+def test_they_are_trained_on_but_no_task_of_the_test() -> None:
+    assert not {"text drill", "print drill", "sketched print drill"} & set(TASKS)
+    world = World({"text drill": 1, "sketched print drill": 1}, 4, 0, lambda conversations: conversations)
+    assert all(world[index][-1]["role"] == "assistant" for index in range(4))
