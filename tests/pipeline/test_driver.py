@@ -189,19 +189,6 @@ class TestErrors:
 
         play(scene())
 
-    def test_steps_that_keep_failing_are_unhealthy(self, mini_generator: Generator) -> None:
-        mini_generator.step = broken  # type: ignore[method-assign]
-
-        async def scene() -> None:
-            async with driving(mini_generator) as driver:
-                for _ in range(3):
-                    assert driver.healthy
-                    with pytest.raises(MegrezError):
-                        await collect(driver, mini_generator.prompt(HELLO, []), params(3))
-                assert not driver.healthy
-
-        play(scene())
-
     def test_a_failed_sequence_is_a_delta(self, mini_generator: Generator) -> None:
         def fail(*_: Any) -> Any:
             raise RuntimeError("secret")

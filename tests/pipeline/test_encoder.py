@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from pipeline.encoder import AudioStage, EncodeQueue, VisionStage
-from pipeline.errors import InvalidMedia, MediaTooLarge, Overloaded
+from pipeline.errors import GenerationFailed, InvalidMedia, MediaTooLarge, Overloaded
 from pipeline.types import AudioEmbeds, ImageEmbeds
 from tests.golden import DATA
 
@@ -150,6 +150,22 @@ class TestQueue:
 
         play(scene())
 
+    def test_embeds_that_are_no_numbers_are_an_error(self, vision: VisionStage) -> None:
+        """They would be kept, and everybody's who sends this picture."""
+
+        class Spoilt(VisionStage):
+            def encode(self, units: list[Any], checkpoint: Callable[[], None] = lambda: None) -> list[torch.Tensor]:
+                encoded = super().encode(units, checkpoint)
+                return [out * torch.nan if len(units) == 1 else out for out in encoded]
+
+        async def scene() -> None:
+            async with queue(Spoilt(vision.model, vision.config, vision.max_pixels)) as line:
+                with pytest.raises(GenerationFailed, match="not finite"):
+                    await line.encode(png())
+                assert (await line.encode(PICTURES[0].read_bytes()))[0].tokens == 448
+
+        play(scene())
+
     def test_cancelling_frees_the_place(self, vision: VisionStage) -> None:
         entered, gate = threading.Event(), threading.Event()
 
@@ -176,22 +192,26 @@ class TestQueue:
         play(scene())
 
     def test_cancelling_while_decoding(self, vision: VisionStage) -> None:
-        gate = threading.Event()
+        """Only the picture in hand is decoded to its end."""
+        gate, begun = threading.Event(), []
 
         class Slow(VisionStage):
             def prepare(self, data: bytes) -> Any:
+                begun.append(data)
                 gate.wait(5)
                 return super().prepare(data)
 
         async def scene() -> None:
             async with queue(Slow(vision.model, vision.config, vision.max_pixels), workers=1) as line:
                 tasks = [asyncio.create_task(line.encode(png())) for _ in range(4)]
-                await asyncio.sleep(0.05)
+                await until(lambda: begun)
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                assert line.stats.units == line.stats.queued == 0
                 gate.set()
+                assert (await line.encode(png((20, 30))))[0].tokens == 64
+                assert begun == [png(), png((20, 30))]
+                assert line.stats.units == 1
 
         play(scene())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,42 @@ class TestDoor:
         with pytest.raises(InvalidRequest, match="empty"):
             make().add(Prompt([]), [], greedy(1))
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("temperature", -0.1),
+            ("temperature", float("nan")),
+            ("temperature", float("inf")),
+            ("top_k", -1),
+            ("top_p", -0.1),
+            ("top_p", 1.1),
+            ("min_p", -0.1),
+            ("min_p", 1.1),
+            ("repetition_penalty", 0.0),
+            ("repetition_penalty", float("inf")),
+            ("presence_penalty", float("nan")),
+            ("frequency_penalty", float("-inf")),
+            ("min_tokens", -1),
+            ("logprobs", -1),
+            ("stop", ("a", "")),
+        ],
+    )
+    def test_a_parameter_that_makes_no_sense(self, make: Callable[..., Engine], name: str, value: Any) -> None:
+        engine = make()
+        with pytest.raises(InvalidRequest, match=name) as caught:
+            engine.add(text_prompt(3), [], replace(greedy(5), **{name: value}))
+        assert caught.value.param == name
+        assert engine.idle
+
+    def test_more_tokens_at_least_than_there_can_be(self, make: Callable[..., Engine]) -> None:
+        engine = make(max_context=50)
+        engine.default_max_tokens = 5
+        engine.add(text_prompt(30), [], SamplingParams(temperature=0, min_tokens=20))
+        with pytest.raises(InvalidRequest, match="more than the 20 tokens") as caught:
+            engine.add(text_prompt(30), [], SamplingParams(temperature=0, min_tokens=21))
+        assert caught.value.param == "min_tokens"
+        assert len(tokens(drain(engine)[0])) == 20
+
     @pytest.mark.parametrize("token", [-1, 512])
     def test_stop_tokens_outside_the_vocabulary(self, make: Callable[..., Engine], token: int) -> None:
         with pytest.raises(InvalidRequest, match="stop_token_ids"):
@@ -76,6 +113,9 @@ class TestDoor:
     def test_a_configuration_that_can_not_work(self, make: Callable[..., Engine], config: dict[str, int]) -> None:
         with pytest.raises((MegrezError, AssertionError)):
             make(**config)
+
+    def test_the_time_of_a_step_is_handed_on(self, make: Callable[..., Engine]) -> None:
+        assert make(step_seconds=0.25).scheduler.budget.step_seconds == 0.25
 
     def test_refused_requests_leave_nothing(self, make: Callable[..., Engine]) -> None:
         engine = make(max_context=10)
@@ -142,6 +182,13 @@ class TestLogits:
         assert engine.logits(text_prompt(20), []).shape == (20, 512)
         assert engine.idle
         assert engine.blocks.used == 0
+
+    def test_not_while_others_run(self, make: Callable[..., Engine]) -> None:
+        engine = make()
+        engine.add(text_prompt(8), [], greedy(4))
+        with pytest.raises(MegrezError, match="other sequences are running"):
+            engine.logits(text_prompt(20), [])
+        assert len(tokens(drain(engine)[0])) == 4
 
     def test_a_prompt_may_fill_the_whole_context(self, make: Callable[..., Engine]) -> None:
         assert make(max_context=20).logits(text_prompt(20), []).shape == (20, 512)

@@ -48,6 +48,20 @@ def test_decodes_go_first_and_prefill_takes_the_rest() -> None:
     assert compute(scheduler.schedule()) == [(0, 4, 5), (1, 15, 30)]
 
 
+def test_a_prompt_beside_answers_gets_what_a_steps_time_leaves() -> None:
+    blocks = BlockManager(100, 4)
+    scheduler = Scheduler(blocks, max_batch_tokens=64, max_running=4, max_waiting=100, step_seconds=0.05)
+    for _ in range(40):  # decodes take 20 ms, each token of a prompt one more
+        scheduler.budget.observe(1, 0, 0.02)
+        scheduler.budget.observe(1, 20, 0.04)
+    scheduler.add(sequence(0, 3))
+    compute(scheduler.schedule())
+    scheduler.add(sequence(1, 60))
+    (_, decoded, _), (_, begin, end) = compute(scheduler.schedule())
+    assert (decoded, begin) == (3, 0)
+    assert end == pytest.approx(30, abs=1)
+
+
 def test_several_prompts_share_a_step() -> None:
     scheduler = make(budget=16)
     for i in range(3):

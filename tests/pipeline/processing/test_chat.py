@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import InvalidRequest
+from pipeline.errors import ContextOverflow, InvalidRequest
 from pipeline.processing.chat import build_prompt, prompt_usage
 from pipeline.processing.tokenizer import Tokenizer
 from pipeline.types import AudioEmbeds, ImageEmbeds, MediaEmbeds, Message, Prompt
@@ -165,6 +166,11 @@ class TestUserText:
         check_spans(tokenizer, prompt, media)
         assert shown(tokenizer, prompt).endswith(text + "<|turn_end|>" + ASSISTANT)
 
+    def test_each_medium_is_known_by_its_own_key(self, tokenizer: Tokenizer) -> None:
+        media: list[MediaEmbeds] = [replace(image((2, 1)), key="a"), replace(audio(4, 2), key="b"), image()]
+        prompt = build_prompt(tokenizer, [Message("user", "x", images=(0, 2), audios=(1,))], media)
+        assert [(span.media, span.key) for span in prompt.spans] == [(0, "a")] * 3 + [(2, None)] + [(1, "b")] * 2
+
     def test_a_lone_surrogate_is_the_users_mistake(self, tokenizer: Tokenizer) -> None:
         # JSON can carry half of a surrogate pair; no tokenizer can.
         with pytest.raises(InvalidRequest):
@@ -173,6 +179,13 @@ class TestUserText:
     def test_no_message(self, tokenizer: Tokenizer) -> None:
         with pytest.raises(InvalidRequest, match="at least one message"):
             build_prompt(tokenizer, [], [])
+
+    def test_longer_than_it_may_be(self, tokenizer: Tokenizer) -> None:
+        words = Message("user", "one two three four five")
+        length = len(build_prompt(tokenizer, [words, words], []).token_ids)
+        assert len(build_prompt(tokenizer, [words, words], [], max_tokens=length).token_ids) == length
+        with pytest.raises(ContextOverflow, match="context is 9 tokens"):
+            build_prompt(tokenizer, [words, words], [], max_tokens=9)
 
 
 class TestTemplates:
