@@ -85,7 +85,7 @@ def encoded(ref: Any = "ref", nbytes: int = 100, checkpoint: str = "") -> Encode
     return EncodedMedia(ref, EncodeStats(1.0, 0.0, 1.0, 4, nbytes, checkpoint), 0.01)
 
 
-USAGE = PromptUsage(prompt_tokens=12, image_tokens=4, audio_tokens=3)
+USAGE = PromptUsage(prompt_tokens=12, image_tokens=4, audio_tokens=3, cached_tokens=5)
 
 
 def pieces(*texts: str, reason: str = "stop", index: int = 0) -> list[Step]:

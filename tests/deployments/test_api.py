@@ -34,7 +34,7 @@ class TestAnswer:
             "prompt_tokens": 12,
             "completion_tokens": 3,
             "total_tokens": 15,
-            "prompt_tokens_details": {"cached_tokens": 0, "image_tokens": 4, "audio_tokens": 3},
+            "prompt_tokens_details": {"cached_tokens": 5, "image_tokens": 4, "audio_tokens": 3},
         }
         assert (body["object"], body["model"]) == ("chat.completion", MODEL)
         assert house.idle()
@@ -127,6 +127,15 @@ class TestAnswer:
         assert ids[0] == "mine"
         assert ids[1] not in ("", "mine")
 
+    def test_a_long_request_id_is_cut(self, house: House) -> None:
+        async def main() -> None:
+            async with house.client() as client:
+                headers = {"x-request-id": "x" * 5000}
+                answer = await client.post("/v1/chat/completions", json=chat(), headers=headers)
+                assert answer.json()["id"] == "chatcmpl-" + "x" * 128
+
+        run(main())
+
 
 class TestBooks:
     def test_tokens_and_times(self, house: House) -> None:
@@ -141,6 +150,15 @@ class TestBooks:
         assert len(house.metrics["ttft"].seen) == len(house.metrics["tpot"].seen) == 1
         assert [value for value, _ in house.metrics["active"].seen] == [1, 0]
         assert house.metrics["requests"].seen == [(1.0, {"status": "200"})]
+
+    def test_the_time_of_a_token_is_that_of_one_answer(self, house: House) -> None:
+        """Two answers side by side: each token of both together took half as long as one of either."""
+        both = [Piece([Delta(0, "a", (1,)), Delta(1, "b", (2,))], USAGE)]
+        both += [Piece([Delta(i, "c", (3,) * 10, finish_reason="stop") for i in (0, 1)], None)]
+        house.stages.answers = deque([[both[0], 0.1, both[1]]])
+        assert run(house.post(n=2, stream=True)).status_code == 200
+        ((seconds, _),) = house.metrics["tpot"].seen
+        assert seconds >= 0.01
 
     def test_one_line_a_request(self, house: House) -> None:
         with logged() as records:

@@ -84,7 +84,7 @@ class TestDeadline:
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("where", ["encoding", "before"])
     def test_before_the_first_token(self, house: House, where: str, stream: bool) -> None:
-        house.configure(request_seconds=0.3)
+        house.configure(request_seconds=1.0)
         if where == "encoding":
             house.stages.encodings = deque([[5.0]])
         else:
@@ -96,7 +96,7 @@ class TestDeadline:
         assert house.idle()
 
     def test_after_the_first_token(self, house: House) -> None:
-        house.configure(request_seconds=0.3)
+        house.configure(request_seconds=1.0)
         house.stages.answers = deque([[*FIRST, 5.0]])
         response = run(house.post(stream=True))
         *_, last = events(response.text)
@@ -108,12 +108,12 @@ class TestDeadline:
     @pytest.mark.parametrize("stalled", [1, 2, 3])
     def test_a_reader_that_stalls_past_it(self, house: House, stalled: int) -> None:
         """The deadline may pass while a chunk is on its way out: the reader is told, not cut off."""
-        house.configure(request_seconds=0.3)
+        house.configure(request_seconds=1.0)
         house.stages.answers = deque([[*pieces("a", "b", "c")[:2], 5.0]])
 
         async def main() -> None:
             client = RawClient(house.api, chat(stream=True), spec_version="2.4")
-            client.stall[stalled] = 0.5
+            client.stall[stalled] = 1.5
             await client.start()
             assert events(client.text)[-1]["error"]["code"] == "timeout"
             assert not client.sent[-1]["more_body"]

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from deployments.codec import pack
 from deployments.decoder import LanguageDecoder
 from deployments.settings import AppArgs
 from pipeline.driver import merge
-from pipeline.types import ChatRequest, Message, SamplingParams
+from pipeline.types import AudioEmbeds, ChatRequest, Message, SamplingParams
 
 from .fakes import Recorder, logged
 
@@ -65,14 +67,17 @@ def test_tokens_are_counted_once(decoder: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_replica_that_runs_keeps_its_settings_where_new_ones_are_wrong(decoder: Any) -> None:
     with pytest.raises(ValidationError):  # it starts with these
         asyncio.run(decoder.reconfigure({"max_runing": 3}))
-    asyncio.run(decoder.reconfigure({"max_running": 7}))
+    asyncio.run(decoder.reconfigure({"max_running": 7, "step_ms": 250}))
     with logged() as lines:
         asyncio.run(decoder.reconfigure({"max_runing": 3}))
+        asyncio.run(decoder.reconfigure({"max_batch_tokens": 6, "max_running": 7}))
     pieces_of(decoder, request(stream=False, max_tokens=1))  # by now the engine has obeyed
-    assert decoder.driver.generator.engine.scheduler.max_running == 7
-    (line,) = (line for line in lines if line.getMessage().startswith("settings_refused"))
-    assert line.levelname == "ERROR"
-    assert "max_runing" in line.getMessage()
+    scheduler = decoder.driver.generator.engine.scheduler
+    assert (scheduler.max_running, scheduler.budget.step_seconds, scheduler.budget.max_tokens) == (7, 0.25, 512)
+    refused = [line for line in lines if line.getMessage().startswith("settings_refused")]
+    assert [line.levelname for line in refused] == ["ERROR"] * 2
+    assert "max_runing" in refused[0].getMessage()
+    assert "at least max_running" in refused[1].getMessage()
 
 
 def test_an_answer_of_one_token_is_one_piece(decoder: Any) -> None:
@@ -97,3 +102,43 @@ def test_who_leaves_between_the_pieces_frees_everything(decoder: Any) -> None:
         raise AssertionError("blocks are still held")
 
     asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_tokens_that_were_in_the_cache_are_told(decoder: Any) -> None:
+    long = ChatRequest(
+        (Message("user", "one two three four five six seven eight nine ten " * 12),),
+        SamplingParams(max_tokens=3, temperature=0),
+        request_id="long",
+    )
+    told = [next(piece.usage for piece in pieces_of(decoder, long) if piece.usage) for _ in range(2)]
+    assert told[0].cached_tokens < 64
+    assert 64 <= told[1].cached_tokens < told[1].prompt_tokens
+
+
+def test_sharing_what_was_computed_can_be_switched_off(decoder: Any) -> None:
+    assert decoder.driver.generator.engine.blocks.sharing
+    args = AppArgs.model_validate(
+        {"checkpoint": "checkpoints/megrez-omni-mini", "engine": {"kv_cache_tokens": 512, "prefix_caching": False}}
+    )
+    alone = LanguageDecoder.func_or_class(args)
+    assert not alone.driver.generator.engine.blocks.sharing
+    alone.driver.close()
+
+
+def test_each_medium_keeps_its_own_key(decoder: Any) -> None:
+    width = decoder.driver.generator.engine._width
+    media = {f"media_{i}": pack(AudioEmbeds(torch.full((3, width), float(i)), (3,))) for i in range(2)}
+    message = Message("user", "Which?", audios=(0, 1))
+    asked = ChatRequest((message,), SamplingParams(), request_id="keys", media_keys=("a", "b"))
+    prompt, embeds = decoder._prepare(asked, media)
+    assert [(medium.key, float(medium.embeds[0, 0])) for medium in embeds] == [("a", 0.0), ("b", 1.0)]
+    assert [span.key for span in prompt.spans] == ["a", "b"]
+
+
+def test_a_stopped_engine_is_unhealthy() -> None:
+    """Serve replaces a replica whose check raises."""
+    replica = LanguageDecoder.func_or_class(AppArgs(checkpoint="checkpoints/megrez-omni-mini"))
+    asyncio.run(replica.check_health())
+    replica.driver.close()
+    with pytest.raises(RuntimeError):
+        asyncio.run(replica.check_health())

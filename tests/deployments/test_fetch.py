@@ -15,7 +15,7 @@ from deployments.media import Fetcher
 from deployments.settings import FetchSettings
 from pipeline.errors import InvalidMedia, MediaTooLarge, Overloaded
 
-from .fakes import run
+from .fakes import run, until
 from .sites import Once, Site, fetcher, with_site
 
 
@@ -156,6 +156,7 @@ def test_names_that_nobody_answers_hold_up_no_others(monkeypatch: pytest.MonkeyP
         with pytest.raises(InvalidMedia):
             await asyncio.wait_for(fetcher().fetch("http://quick.example/"), 2)
         more = [asyncio.ensure_future(fetcher().fetch(f"http://slow{i}.example/")) for i in range(20, 60)]
+        await until(lambda: len(asked) == 1 + 32)
         await asyncio.sleep(0.05)
         for task in (*slow, *more):
             task.cancel()

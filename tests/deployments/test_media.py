@@ -77,6 +77,7 @@ PRIVATE = [
     "100.64.0.1",
     "100.100.100.200",  # metadata of Alibaba's cloud
     "192.0.0.192",  # metadata of Oracle's cloud
+    "168.63.129.16",  # Azure's
     "0.0.0.0",
     "0.1.2.3",
     "224.0.0.1",

@@ -146,3 +146,25 @@ def test_a_silent_controller_is_asked_once(controller: Controller, monkeypatch: 
         assert not (await known.health()).ready
 
     run(main())
+
+
+def test_an_old_answer_is_trusted_for_a_while(controller: Controller, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(readiness, "time", SimpleNamespace(monotonic=lambda: now))
+    controller.set("LanguageDecoder", "HEALTHY", RUNNING=1)
+
+    def dead() -> None:
+        raise RuntimeError("no controller")
+
+    async def main() -> None:
+        nonlocal now
+        known = Readiness("megrez")
+        assert (await known.health()).ready
+        monkeypatch.setattr(serve, "status", dead)
+        now += 2
+        assert (await known.health()).ready
+        now += readiness.TRUSTED
+        assert not (await known.health()).ready
+        assert await known.missing({"LanguageDecoder"}) == ["LanguageDecoder"]
+
+    run(main())

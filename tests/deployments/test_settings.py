@@ -209,6 +209,12 @@ class TestKernels:
         with pytest.raises(ValidationError, match="native needs"):
             AppArgs.model_validate({"checkpoint": "x", "attention": "native", **kind})
 
+    @pytest.mark.parametrize("kind", [{"device": "cpu", "dtype": "bfloat16"}, {"device": "cuda", "dtype": "float32"}])
+    def test_flash_ones_compute_in_bfloat16_on_a_gpu(self, kind: dict[str, str]) -> None:
+        with pytest.raises(ValidationError, match="flash needs"):
+            AppArgs.model_validate({"checkpoint": "x", "attention": "flash", **kind})
+        AppArgs.model_validate({"checkpoint": "x", "attention": "flash", "device": "cuda", "dtype": "bfloat16"})
+
     @pytest.mark.parametrize("kind", [{"device": "cuda"}, {"dtype": "bfloat16"}, {"attention": "torch"}])
     def test_only_they_keep_weights_otherwise(self, kind: dict[str, str]) -> None:
         with pytest.raises(ValidationError, match="weights other than auto"):

@@ -17,7 +17,7 @@ from .fakes import events, run
 
 def reply(*, logprobs: bool = False, include_usage: bool = False) -> Reply:
     trace = Trace("abc")
-    trace.usage, trace.completion_tokens = PromptUsage(12, 4, 3), 2
+    trace.usage, trace.completion_tokens = PromptUsage(12, 4, 3, 5), 2
     return Reply(trace, "m", logprobs, include_usage)
 
 
@@ -65,7 +65,7 @@ def test_usage_comes_last_when_asked_for() -> None:
         "prompt_tokens": 12,
         "completion_tokens": 2,
         "total_tokens": 14,
-        "prompt_tokens_details": {"cached_tokens": 0, "image_tokens": 4, "audio_tokens": 3},
+        "prompt_tokens_details": {"cached_tokens": 5, "image_tokens": 4, "audio_tokens": 3},
     }
     ChatCompletionChunk.model_validate(last)
 

@@ -81,6 +81,8 @@ def test_keys_that_we_do_not_use_are_left_alone() -> None:
         ("vision_config.num_attention_heads", 5, "num_attention_heads"),
         ("vision_config.num_channels", 4, "num_channels"),
         ("vision_config.image_size", 7, "image_size"),
+        ("vision_config.hidden_act", "gelu", "hidden_act"),
+        ("head_dim", 7, "head_dim"),
     ],
 )
 def test_a_key_that_can_not_be_used_is_named(path: str, value: Any, message: str) -> None:
@@ -172,6 +174,8 @@ class TestReleasedSpellings:
     def test_other_activations_and_pixels_are_refused(self) -> None:
         with pytest.raises(CheckpointError, match="hidden_act"):
             ModelConfig.from_dicts({**CONFIG, "hidden_act": "gelu"})
+        with pytest.raises(CheckpointError, match="slice_mode"):
+            ModelConfig.from_dicts(CONFIG, {"image_processor": {"slice_mode": False}})
         with pytest.raises(CheckpointError, match="norm_mean"):
             ModelConfig.from_dicts(CONFIG, {"norm_mean": [0.48, 0.46, 0.41]})
         assert ModelConfig.from_dicts(CONFIG, {"norm_mean": [0.5, 0.5, 0.5], "image_processor": "MegrezO"})

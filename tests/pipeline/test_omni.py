@@ -292,3 +292,13 @@ def test_as_many_threads_as_torch_has(mini_path: Path) -> None:
         assert omni._generator.engine.runner.model._team.members == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [(torch.zeros(3, 7), r"\[n, 256\], not \[3, 7\]"), ([5, 512], "below 512"), ([-1], "below 512")],
+)
+def test_segments_that_can_not_be_read(golden_omni: Omni, segment: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        golden_omni.generate([[1, 2], segment], max_new_tokens=1)
+    assert caught.value.param == "segments"
