@@ -14,6 +14,10 @@ from pydantic_core import PydanticCustomError
 from pipeline.config import GenerationDefaults
 from pipeline.types import SamplingParams
 
+MOST_MESSAGES, MOST_PARTS, MOST_ANSWERS = 10_000, 1000, 128
+"""However much the settings allow: bounds of what is looked at before the settings are."""
+MOST_STOPS, MOST_STOP_IDS, MOST_ALTERNATIVES = 16, 64, 20
+
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -62,19 +66,19 @@ UserPart = Annotated[TextPart | ImagePart | AudioPart, Field(discriminator="type
 
 class SystemMessage(_Wire):
     role: Literal["system", "developer"]
-    content: str | Annotated[list[TextPart], Field(max_length=1000, fail_fast=True)]
+    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True)]
 
 
 class UserMessage(_Wire):
     role: Literal["user"]
-    content: str | Annotated[list[UserPart], Field(max_length=1000, fail_fast=True)]
+    content: str | Annotated[list[UserPart], Field(max_length=MOST_PARTS, fail_fast=True)]
 
 
 class AssistantMessage(_Wire):
     """An answer as our own responses have it; what it can't have must be null or empty."""
 
     role: Literal["assistant"]
-    content: str | Annotated[list[TextPart], Field(max_length=1000, fail_fast=True)]
+    content: str | Annotated[list[TextPart], Field(max_length=MOST_PARTS, fail_fast=True)]
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -93,6 +97,7 @@ class ResponseFormat(_Wire):
     type: Literal["text"]
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
@@ -104,20 +109,20 @@ class ChatCompletionRequest(_Wire):
     """The body of POST /v1/chat/completions."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000, fail_fast=True)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=MOST_STOPS)] | None = None
     seed: Int64 | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_ALTERNATIVES)] | None = None
     response_format: ResponseFormat | None = None
     user: str | None = None
     # Beyond OpenAI, under vLLM's names:
@@ -126,7 +131,7 @@ class ChatCompletionRequest(_Wire):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=MOST_STOP_IDS)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatCompletionRequest:

@@ -16,6 +16,7 @@ from pipeline.engine.memory import CacheBudget
 from pipeline.types import WeightStorage
 
 from .log import log_event
+from .protocol import MOST_ANSWERS, MOST_MESSAGES
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -159,7 +160,8 @@ class FetchSettings(Settings):
 
 
 class IngressSettings(Settings):
-    """The door. `api_keys` empty: everybody may enter."""
+    """The door. `api_keys` empty: everybody may enter. `media_cache_bytes` 0: no embeds are kept; requests that send
+    the same medium at the same time still share its encoding."""
 
     api_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     max_requests: Count = 256
@@ -167,10 +169,10 @@ class IngressSettings(Settings):
     request_seconds: Seconds = 300.0
     body_seconds: Seconds = 60.0
     max_body_bytes: Count = 64_000_000
-    max_messages: Count = 1024
+    max_messages: Annotated[int, Field(gt=0, le=MOST_MESSAGES)] = 1024
     max_media: Count = 16
     max_media_bytes: Count = 20_000_000
     max_text_characters: Count = 200_000
-    max_answers: Count = 8
-    media_cache_bytes: Count = 256_000_000
+    max_answers: Annotated[int, Field(gt=0, le=MOST_ANSWERS)] = 8
+    media_cache_bytes: Annotated[int, Field(ge=0)] = 256_000_000
     fetch: FetchSettings = FetchSettings()

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
+from deployments.protocol import MOST_ANSWERS, MOST_MESSAGES
 from deployments.settings import (
     PROJECT,
     AppArgs,
@@ -139,6 +140,17 @@ def test_every_number_must_be_positive(cls: type[Settings]) -> None:
             cls.model_validate({name: -1})
         with pytest.raises(ValidationError, match=name):
             cls.model_validate({name: "many"})
+
+
+@pytest.mark.parametrize(("name", "most"), [("max_messages", MOST_MESSAGES), ("max_answers", MOST_ANSWERS)])
+def test_what_the_protocol_would_refuse_can_not_be_allowed(name: str, most: int) -> None:
+    assert getattr(IngressSettings.model_validate({name: most}), name) == most
+    with pytest.raises(ValidationError, match=name):
+        IngressSettings.model_validate({name: most + 1})
+
+
+def test_the_media_cache_can_be_off() -> None:
+    assert IngressSettings(media_cache_bytes=0).media_cache_bytes == 0
 
 
 @pytest.mark.parametrize("name", ["request_seconds", "batch_seconds"])
