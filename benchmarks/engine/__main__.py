@@ -144,7 +144,7 @@ def decode_rows(
 
 def scenario(workers: dict[str, Worker], vocab: int) -> list[Row]:
     """That of the model's authors: a picture and 128 tokens in, 128 out, 8 at a time. Peers get as many text tokens."""
-    table, rows = "8 requests with a picture, 448 + 128 tokens in, 128 out", []
+    table, rows = "8 requests with a picture's 448 embeds (not encoded here) and 128 tokens in, 128 out", []
     prompts = workloads.random_prompts(8, SCENARIO, vocab, seed=5)
     for kind, asked in (("distinct", prompts), ("identical", prompts[:1] * 8)):
         say(f"8 {kind} requests with a picture")
@@ -177,7 +177,7 @@ def small_weights(
     if args.llama:
         setups.append(Setup("llama.cpp Q8_0", "llama", args.llama, layouts.q8))
     with started(setups, args, facts) as workers:
-        table = "A decode step, smaller weights"
+        table = "A decode step, smaller weights (the roofline is that of a byte a weight)"
         rows = decode_rows(table, workers, (1, 8), config, args, probe, weight_bytes=1.0, ours="megrez int8")
     say("what smaller weights change")
     return rows + rounding.compare(layouts.released, layouts.huggingface, ("int8", "bfloat16"), args.threads)

@@ -76,6 +76,6 @@ def repetition(worker: Worker, vocab: int, rounds: int) -> list[Row]:
             again.append(seconds[1])
     a, b = statistics.median(first), statistics.median(again)
     return [
-        Row(TABLE, "first token after a picture and a question", OURS, a * 1e3, "ms"),
+        Row(TABLE, "first token after a picture's embeds and a question", OURS, a * 1e3, "ms"),
         Row(TABLE, "the same again", OURS, b * 1e3, "ms", goal="≤ 0.15 of it", reached=b <= 0.15 * a),
     ]
