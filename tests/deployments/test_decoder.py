@@ -19,9 +19,14 @@ from pipeline.types import AudioEmbeds, ChatRequest, Message, SamplingParams
 from .fakes import Recorder, logged
 
 
+def start(**engine: Any) -> Any:
+    args = {"checkpoint": "checkpoints/megrez-omni-mini", "engine": engine}
+    return LanguageDecoder.func_or_class(AppArgs.model_validate(args))
+
+
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[Any]:
-    replica = LanguageDecoder.func_or_class(AppArgs(checkpoint="checkpoints/megrez-omni-mini"))
+    replica = start()
     yield replica
     replica.driver.close()
 
@@ -117,10 +122,7 @@ def test_tokens_that_were_in_the_cache_are_told(decoder: Any) -> None:
 
 def test_sharing_what_was_computed_can_be_switched_off(decoder: Any) -> None:
     assert decoder.driver.generator.engine.blocks.sharing
-    args = AppArgs.model_validate(
-        {"checkpoint": "checkpoints/megrez-omni-mini", "engine": {"kv_cache_tokens": 512, "prefix_caching": False}}
-    )
-    alone = LanguageDecoder.func_or_class(args)
+    alone = start(kv_cache_tokens=512, prefix_caching=False)
     assert not alone.driver.generator.engine.blocks.sharing
     alone.driver.close()
 
@@ -137,7 +139,7 @@ def test_each_medium_keeps_its_own_key(decoder: Any) -> None:
 
 def test_a_stopped_engine_is_unhealthy() -> None:
     """Serve replaces a replica whose check raises."""
-    replica = LanguageDecoder.func_or_class(AppArgs(checkpoint="checkpoints/megrez-omni-mini"))
+    replica = start()
     asyncio.run(replica.check_health())
     replica.driver.close()
     with pytest.raises(RuntimeError):

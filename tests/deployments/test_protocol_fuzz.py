@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from deployments.protocol import ChatCompletionRequest
 
 from .fakes import MODEL, House, audio, image, run
+from .test_protocol import TEXT
 
-TEXT = {"type": "text", "text": "look"}
 FIELDS = sorted(ChatCompletionRequest.model_fields)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 JSON = st.recursive(

@@ -12,12 +12,7 @@ from pipeline.config import GenerationDefaults
 from pipeline.types import SamplingParams
 
 from .fakes import MODEL, audio, chat, image
-
-TEXT = {"type": "text", "text": "look"}
-
-
-def parse(**fields: Any) -> ChatCompletionRequest:
-    return ChatCompletionRequest.model_validate(chat(**fields))
+from .test_protocol import TEXT, parse
 
 
 class TestMessages:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline import Omni, errors
+from pipeline import Omni
 from pipeline.config import GenerationDefaults
 from pipeline.engine.engine import EngineConfig
 from pipeline.engine.memory import CacheBudget
@@ -256,31 +255,6 @@ class TestCheckpoints:
         run: Callable[[Omni], list[int]] = lambda o: o.generate([ids], max_new_tokens=8, temperature=0)  # noqa: E731
         assert run(omni) == run(golden_omni)
         assert torch.equal(omni.encode_audio(SOUND), golden_omni.encode_audio(SOUND))
-
-
-class TestErrors:
-    """They cross process borders: each one comes back as it was."""
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            errors.MegrezError("a"),
-            errors.CheckpointError("a"),
-            errors.InvalidRequest("a", "messages"),
-            errors.InvalidMedia("a"),
-            errors.MediaTooLarge("a", "messages"),
-            errors.ContextOverflow("a", "max_tokens"),
-            errors.Overloaded("a"),
-            errors.Cancelled("a"),
-            errors.GenerationFailed("a"),
-        ],
-        ids=lambda error: type(error).__name__,
-    )
-    def test_pickling(self, error: errors.MegrezError) -> None:
-        copy = pickle.loads(pickle.dumps(error))
-        assert type(copy) is type(error)
-        assert str(copy) == str(error) == "a"
-        assert getattr(copy, "param", None) == getattr(error, "param", None)
 
 
 def test_as_many_threads_as_torch_has(mini_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Callable
 
 from .example import Example, Language, Split, assistant, user
 from .vocabulary import CHARACTERS_ZH, words
@@ -35,11 +36,14 @@ CODE_CHARACTERS = string.ascii_uppercase + string.digits
 MOST_TOKENS: dict[Split, int] = {"train": 12, "test": 8}
 
 
-def copy_example(rng: random.Random, language: Language, split: Split) -> Example:
-    """2 to 5 texts in training, one in a test, whose English words only it shows but for those of spoken phrases."""
+def copy_example(
+    rng: random.Random, language: Language, split: Split, text_of: Callable[..., str] | None = None
+) -> Example:
+    """2 to 5 texts in training, one in a test, whose English words only it shows but for those of spoken phrases.
+    `text_of` chooses others, from the same arguments."""
     conversation = []
     for _ in range(rng.randint(2, 5) if split == "train" else 1):
-        text = _text(rng, language, split)
+        text = (text_of or _text)(rng, language, split)
         conversation += [user(rng.choice(REQUESTS[language]).format(text=text)), assistant(text)]
     return Example("copy", language, conversation)
 

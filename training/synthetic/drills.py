@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import random
 from functools import partial
-from typing import Any
 
-from .copying import REQUESTS
+from .copying import copy_example
 from .example import Example, Language, Split, assistant, user
-from .lettering import cased, lettering_example
-from .memory import NAMES, RARE, SYLLABLES, TOLD
+from .lettering import cased, lettering_example, random_code
+from .memory import SYLLABLES, TOLD, made_up_name
 from .vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN
 
 NAMED = 0.3  # how often it is a name, and not a text to repeat
@@ -19,18 +18,14 @@ MOST_WORDS = 10
 
 def text_drill(rng: random.Random, language: Language, split: Split) -> Example:
     """2 to 5 texts to repeat, or a name to remember."""
-    conversation: list[dict[str, Any]] = []
-    if rng.random() < NAMED:
-        told, reply, questions = TOLD[language]["name"]
-        name = _rare_name(rng, language)
-        conversation += [user(rng.choice(told).format(name)), assistant(reply.format(name))]
-        for question in rng.sample(questions, rng.randint(1, 3)):
-            conversation += [user(question), assistant(name)]
-        return Example("text drill", language, conversation)
-    for _ in range(rng.randint(2, 5)):
-        text = _phrase(rng, language)
-        conversation += [user(rng.choice(REQUESTS[language]).format(text=text)), assistant(text)]
-    return Example("text drill", language, conversation)
+    if rng.random() >= NAMED:
+        return copy_example(rng, language, split, text_of=_phrase)
+    told, reply, questions = TOLD[language]["name"]
+    name = made_up_name(rng, language, rare=1.0)
+    conversation = [user(rng.choice(told).format(name)), assistant(reply.format(name))]
+    for question in rng.sample(questions, rng.randint(1, 3)):
+        conversation += [user(question), assistant(name)]
+    return Example("memory", language, conversation)
 
 
 def _printed_text(rng: random.Random, language: Language, split: Split, max_length: int) -> str:
@@ -42,18 +37,18 @@ def _printed_text(rng: random.Random, language: Language, split: Split, max_leng
         return _from_few(rng, "123456789", max_length)  # no 0 at the beginning of a number
     if kind < 0.6:
         return _from_few(rng, CODE_CHARACTERS, max_length)
-    return cased(rng, _word(rng, rng.sample(SYLLABLES, rng.randint(1, 3)), max_length), "train")
+    return cased(rng, _word(rng, rng.sample(SYLLABLES, rng.randint(1, 3)), max_length), split)
 
 
 print_drill = partial(lettering_example, text_of=_printed_text)
 """A line of such letters, drawn; with `printed` told in another way."""
 
 
-def _phrase(rng: random.Random, language: Language) -> str:
+def _phrase(rng: random.Random, language: Language, split: Split) -> str:
     """Words of the same few pieces, some of them twice, in letters of both cases; or characters of a few."""
     count = rng.choice((1, rng.randint(2, MOST_WORDS)))
     if language == "zh" and rng.random() < 0.6:
-        pieces = [_rare_name(rng, language), *rng.sample(CHARACTERS_ZH, rng.randint(1, 3))]
+        pieces = [made_up_name(rng, language, rare=1.0), *rng.sample(CHARACTERS_ZH, rng.randint(1, 3))]
         return rng.choice(("", "", " ", "，")).join(rng.choices(pieces, k=count))
     if rng.random() < 0.15:
         return " ".join(_from_few(rng, CODE_CHARACTERS, 6) for _ in range(count))
@@ -76,18 +71,4 @@ def _word(rng: random.Random, syllables: list[str], most: int = 9) -> str:
 
 def _from_few(rng: random.Random, letters: str, most: int) -> str:
     """Two letters at least, of two to five different ones."""
-    while True:
-        text = "".join(rng.choices(rng.sample(letters, rng.randint(2, 5)), k=rng.randint(2, most)))
-        if text.lower() not in WORDS_EN:
-            return text
-
-
-def _rare_name(rng: random.Random, language: Language) -> str:
-    """As `made_up_name`, in Chinese always with a character that is spelled; none of the test's."""
-    while True:
-        if language == "en":
-            name = _word(rng, rng.sample(SYLLABLES, 2)).capitalize()
-        else:
-            name = "".join(rng.choices(CHARACTERS_ZH, k=rng.randint(0, 2))) + chr(rng.randrange(*RARE))
-        if name not in NAMES[language]["test"]:
-            return name
+    return random_code(rng, rng.randint(2, most), rng.sample(letters, rng.randint(2, 5)))

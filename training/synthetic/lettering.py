@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +53,7 @@ def random_text(rng: random.Random, language: Language, split: Split, max_length
     if language == "zh" or kind < 0.2:
         return random_number(rng, rng.randint(1, max_length))
     if kind < 0.5:
-        return _random_code(rng, rng.randint(1, max_length))
+        return random_code(rng, rng.randint(1, max_length))
     shown: Split = "test" if split == "test" and rng.random() < 0.5 else "train"
     return cased(rng, rng.choice(words(shown, max_length)), split)
 
@@ -62,9 +62,9 @@ def random_number(rng: random.Random, digits: int) -> str:
     return str(rng.randrange(10 ** (digits - 1) if digits > 1 else 0, 10**digits))
 
 
-def _random_code(rng: random.Random, length: int) -> str:
+def random_code(rng: random.Random, length: int, characters: Sequence[str] = CODE_CHARACTERS) -> str:
     """Characters that spell no word, lest one be held out."""
-    while (code := "".join(rng.choices(CODE_CHARACTERS, k=length))).lower() in WORDS_EN:
+    while (code := "".join(rng.choices(characters, k=length))).lower() in WORDS_EN:
         pass
     return code
 

@@ -170,13 +170,14 @@ def _value(rng: random.Random, language: Language, split: Split, kind: str) -> s
     return rng.choice({"name": NAMES[language][split], "colour": COLOURS[language], "animal": ANIMALS[language]}[kind])
 
 
-def made_up_name(rng: random.Random, language: Language) -> str:
-    """A name to be remembered letter by letter, or even byte by byte; none of the test's."""
+def made_up_name(rng: random.Random, language: Language, rare: float = 0.2) -> str:
+    """A name to be remembered letter by letter, or even byte by byte; none of the test's. `rare`: how often a Chinese
+    one ends in any character of Unicode's."""
     while True:
         if language == "zh":
             kind = rng.random()
-            rare = chr(rng.randrange(*RARE)) if kind < 0.2 else rng.choice(SELDOM if kind < 0.4 else CHARACTERS_ZH)
-            name = "".join(rng.choices(CHARACTERS_ZH, k=rng.randint(1, 2))) + rare
+            last = chr(rng.randrange(*RARE)) if kind < rare else rng.choice(SELDOM if kind < 0.4 else CHARACTERS_ZH)
+            name = "".join(rng.choices(CHARACTERS_ZH, k=rng.randint(1, 2))) + last
         else:
             name = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3))).capitalize()
             name += rng.choice(("", rng.choice(string.ascii_lowercase)))

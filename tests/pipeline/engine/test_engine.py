@@ -78,10 +78,13 @@ class TestDoor:
     )
     def test_a_parameter_that_makes_no_sense(self, make: Callable[..., Engine], name: str, value: Any) -> None:
         engine = make()
+        neighbour = engine.add(text_prompt(8), [], greedy(12))
         with pytest.raises(InvalidRequest, match=name) as caught:
-            engine.add(text_prompt(3), [], replace(greedy(5), **{name: value}))
+            engine.add(text_prompt(9), [], replace(greedy(5), **{name: value}))
         assert caught.value.param == name
-        assert engine.idle
+        outputs = drain(engine)
+        assert list(outputs) == [neighbour]
+        assert tokens(outputs[neighbour]) == alone(make, text_prompt(8), greedy(12))
 
     def test_more_tokens_at_least_than_there_can_be(self, make: Callable[..., Engine]) -> None:
         engine = make(max_context=50)

@@ -10,8 +10,9 @@ import torch
 
 from pipeline.engine.engine import Engine
 from pipeline.engine.scheduler import Chunk
-from pipeline.engine.sequence import Sequence
 from tests.pipeline.helpers import drain, greedy, text_prompt
+
+from .test_isolation import break_sampler, explode_when, poison
 
 
 def found_again(engine: Engine) -> int:
@@ -31,27 +32,27 @@ def test_switched_off_nothing_is_found(make: Callable[..., Engine]) -> None:
     assert found_again(make(block_size=16, prefix_caching=False)) == 0
 
 
-@pytest.mark.parametrize("part", ["forward", "sampler", "logits"])
-def test_a_failed_sequences_blocks_are_not_found(make: Callable[..., Engine], part: str) -> None:
+def spoil(chunks: list[Chunk], run: Callable[..., Any]) -> Any:
+    return run(chunks) * torch.nan
+
+
+@pytest.mark.parametrize(
+    "break_first",
+    [
+        lambda engine: poison(engine, 0, explode_when(lambda chunk: chunk.start >= 32)),
+        lambda engine: poison(engine, 0, spoil),
+        lambda engine: break_sampler(engine, lambda sequence: sequence.id == 0),
+    ],
+    ids=["forward", "logits", "sampler"],
+)
+def test_a_failed_sequences_blocks_are_not_found(
+    make: Callable[..., Engine], break_first: Callable[[Engine], None]
+) -> None:
     """Its keys and values may be what was wrong with it."""
-    engine = make(block_size=16)
-    run, sample = engine.runner.run, engine.sampler.sample
-
-    def broken_run(chunks: list[Chunk]) -> Any:
-        if part == "forward" and any(chunk.start >= 32 for chunk in chunks):
-            raise RuntimeError("kernel failed")
-        return run(chunks) if part != "logits" else run(chunks) * torch.nan
-
-    def broken_sample(logits: torch.Tensor, sequences: list[Sequence]) -> Any:
-        if part == "sampler":
-            raise RuntimeError("sampler failed")
-        return sample(logits, sequences)
-
-    engine.runner.run, engine.sampler.sample = broken_run, broken_sample  # type: ignore[method-assign]
-    engine.scheduler.budget.max_tokens = 32  # a prefill in two steps: the first goes well
+    engine = make(block_size=16, max_batch_tokens=32)  # a prefill in two steps
+    break_first(engine)
     prompt = text_prompt(40)
-    number = engine.add(prompt, [], greedy(3))
-    assert drain(engine)[number][-1].finish_reason == "error"
-    engine.runner.run, engine.sampler.sample = run, sample  # type: ignore[method-assign]
-    number = engine.add(prompt, [], greedy(3))
-    assert drain(engine)[number][0].found == 0
+    assert engine.add(prompt, [], greedy(3)) == 0
+    assert drain(engine)[0][-1].finish_reason == "error"
+    assert engine.add(prompt, [], greedy(3)) == 1
+    assert drain(engine)[1][0].found == 0
