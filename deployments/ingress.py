@@ -46,6 +46,7 @@ class Ingress:
         return {
             "active": self.service.active,
             "encoding": cache.encoding,
+            "waiting": cache.waiting,
             "media_cached": len(cache),
             "media_cache_bytes": cache.bytes,
         }

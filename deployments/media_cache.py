@@ -78,6 +78,11 @@ class MediaCache:
     def encoding(self) -> int:
         return len(self._pending)
 
+    @property
+    def waiting(self) -> int:
+        """Requests' media that wait for an encoding: more than `encoding`, where some share one."""
+        return sum(pending.waiters for pending in self._pending.values())
+
     def _start(self, key: str, encode: Callable[[], Awaitable[EncodedMedia]]) -> asyncio.Task[EncodedMedia]:
         async def run() -> EncodedMedia:
             try:

@@ -33,12 +33,12 @@ def test_simultaneous_requests_share_one_encoding() -> None:
         cache, encode = MediaCache(1000), Encoder(open_=False)
         waiters = [asyncio.ensure_future(cache.get("a", encode)) for _ in range(5)]
         await until(lambda: encode.started)
-        assert cache.encoding == 1
+        assert (cache.encoding, cache.waiting) == (1, 5)
         encode.gate.set()
         results = await asyncio.gather(*waiters)
         assert [outcome for _, outcome in results] == ["miss"] + ["shared"] * 4
         assert len({id(item) for item, _ in results}) == 1
-        assert (encode.started, cache.bytes) == (1, 100)
+        assert (encode.started, cache.bytes, cache.waiting) == (1, 100, 0)
 
     run(main())
 

@@ -95,20 +95,25 @@ def test_while_queued(cluster: Cluster) -> None:
     _assert_freed(cluster)
 
 
-def test_one_of_two_who_share_an_encoding(cluster: Cluster) -> None:
-    """The other still gets its answer, from the one encoding."""
-    part = image(noise_png(time.time_ns(), 1300, 1300), "png")
+def test_one_of_two_who_share_encodings(cluster: Cluster) -> None:
+    """The other still gets its answer, from the same encodings."""
+    parts = [image(noise_png(time.time_ns() + i, 1300, 1300), "png") for i in range(4)]
     before = cluster.stats("VisionEncoder")
 
     async def two() -> httpx.Response:
         async with httpx.AsyncClient(timeout=60) as client:
             url = f"{cluster.url}/v1/chat/completions"
-            body = _request(cluster, False, part, max_tokens=3)
+            body = _request(cluster, False, *parts, max_tokens=3)
             leaver, stayer = (asyncio.create_task(client.post(url, json=body)) for _ in range(2))
-            while not (await asyncio.to_thread(cluster.stats, "VisionEncoder"))["active"]:
+            # Until both wait for one encoding at least: what the leaver began alone goes with it.
+            while True:
+                ingress = await asyncio.to_thread(cluster.stats, "Ingress")
+                if ingress["encoding"] and ingress["waiting"] == 2 * ingress["encoding"]:
+                    break
+                assert not leaver.done(), "the encodings were over before both requests waited for them"
                 await asyncio.sleep(0.005)
             leaver.cancel()
             return await stayer
 
     assert asyncio.run(two()).status_code == 200
-    assert cluster.stats("VisionEncoder")["started"] == before["started"] + 1
+    assert cluster.stats("VisionEncoder")["started"] == before["started"] + len(parts)
