@@ -67,6 +67,9 @@ def read_cases(file: Path, default_metric: DefaultMetric, media_root: Path | Non
 def _case(record: Any, stem: str, number: int, default_metric: DefaultMetric, root: Path) -> Case:
     if not isinstance(record, dict):
         raise DataError("a record is a JSON object")
+    misplaced = record.keys() & ({"images", "audios"} | ({"image", "audio"} if "conversations" in record else set()))
+    if misplaced:
+        raise DataError(f"{', '.join(sorted(misplaced))}: media are image and audio, of a question or a turn's content")
     task, language = str(record.get("task") or stem), str(record.get("language") or "")
     options = _options(record.get("choices"))
     if "conversations" in record:
@@ -111,6 +114,8 @@ def _conversation(record: dict[str, Any], root: Path) -> tuple[tuple[Turn, ...],
 def _turn(turn: Any, root: Path) -> Turn:
     if not isinstance(turn, dict) or turn.get("role") not in ROLES or "content" not in turn:
         raise DataError(f"a turn has content and a role of {', '.join(ROLES)}")
+    if unknown := turn.keys() - {"role", "content"}:
+        raise DataError(f"a turn has role and content alone, not {', '.join(sorted(unknown))}")
     content = turn["content"]
     if isinstance(content, str):
         content = {"text": content}

@@ -2,7 +2,8 @@
 
 A line is {"conversations": [{"role": "user", "content": {"text": …, "image": path, "audio": path}},
 {"role": "assistant", "content": {"text": …}}, …]}; image and audio may also be lists of paths, which are
-relative to the file's directory or to a directory of your choice.
+relative to the file's directory or to a directory of your choice. Beside its conversations a record may
+hold what it likes (an id, where it comes from), but no media: those belong to a turn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from .features import listed
 
 ROLES = ("system", "user", "assistant")
 MEDIA = ("image", "audio")
+MISPLACED = ("image", "images", "audio", "audios")
+"""Where other formats have the media of a whole conversation: on the record."""
 SHOWN = 20
 """Problems that an error lists; it counts the others."""
 PATH_SHOWN = 200
@@ -54,7 +57,7 @@ def read_records(file: Path, media_root: Path | None = None) -> list[Record]:
                 continue
             where = f"{file}:{number}"
             try:
-                value = json.loads(line.decode("utf-8"))
+                value = json.loads(line.decode("utf-8"), object_pairs_hook=_no_key_twice)
             except ValueError as error:
                 problems.append(f"{where}: not JSON in UTF-8 ({error})")
                 continue
@@ -92,11 +95,22 @@ def _turn(turn: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {"role": turn["role"], "content": content}
 
 
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys json would drop the first."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError(f"a key stands twice in an object with {', '.join(value)}")
+    return value
+
+
 def _problems(value: Any, root: Path) -> Iterable[str]:
     turns = value.get("conversations") if isinstance(value, Mapping) else None
     if not isinstance(turns, list) or not turns:
         yield 'field "conversations" must be a list of turns'
         return
+    for key in value:
+        if key in MISPLACED:
+            yield f'field "{key}": media stand in the content of the turn that shows them'
     roles: list[Any] = []
     for number, turn in enumerate(turns):
         at = f"conversations[{number}]"
@@ -104,6 +118,9 @@ def _problems(value: Any, root: Path) -> Iterable[str]:
             yield f"{at} must be an object with role and content"
             return
         roles.append(turn.get("role"))
+        for key in turn:
+            if key not in ("role", "content"):
+                yield f"{at}.{key} is unknown; a turn has role and content"
         if roles[-1] not in ROLES:
             yield f"{at}.role must be one of {', '.join(ROLES)}, not {roles[-1]!r}"
         content = turn.get("content")

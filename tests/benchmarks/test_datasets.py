@@ -119,6 +119,10 @@ BAD = {
     "nobody asked": ({"conversations": [{"role": "assistant", "content": "hi"}]}, "must be the user's"),
     "unknown role": ({"conversations": [{"role": "robot", "content": "hi"}]}, "role of system"),
     "unknown content": (conversation(video="x.mp4"), "text, image and audio"),
+    "a picture of the conversation": (conversation(text="hi") | {"image": IMAGE}, "image: media are image and audio"),
+    "pictures of a question": ({"question": "x", "answer": "y", "images": [IMAGE]}, "images: media are image and"),
+    "a picture of a turn": (
+        {"conversations": [USER | {"image": IMAGE}, {"role": "assistant", "content": "y"}]}, "alone, not image"),
     "an answer with a picture": (
         {"conversations": [USER, {"role": "assistant", "content": {"image": IMAGE}}]}, "only the user's turns"),
     "no such file": (conversation(image="none.png"), "there is no file"),

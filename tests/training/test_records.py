@@ -39,6 +39,18 @@ BAD: dict[str, tuple[str, str]] = {
     "a role of its own": (conversation({"role": "tool", "content": "x"}, *GOOD), "conversations[0].role must be"),
     "content of numbers": (answer_to(5), "conversations[0].content must be a string or an object"),
     "an unknown field": (answer_to({"text": "x", "video": "v"}), "conversations[0].content.video is unknown"),
+    "a picture of the record": (
+        json.dumps({"image": "a.png", "conversations": GOOD}),
+        'field "image": media stand in the content',
+    ),
+    "a picture of the turn": (
+        conversation(user("x") | {"image": "a.png"}, assistant("y")),
+        "conversations[0].image is unknown; a turn has role and content",
+    ),
+    "two pictures by one name": (
+        answer_to({"image": "a.png"}).replace('"image"', '"image": "b.png", "image"'),
+        "not JSON in UTF-8 (a key stands twice in an object with image)",
+    ),
     "text of numbers": (answer_to({"text": 5}), "conversations[0].content.text must be a string, not int"),
     "nothing said": (answer_to({"text": ""}), "conversations[0].content.text, image and audio are all missing"),
     "no answer": (conversation(user("x"), assistant("")), "conversations[1].content.text is missing"),
@@ -111,6 +123,7 @@ def test_good_records_are_read(tmp_path: Path) -> None:
     red, low = write_picture(tmp_path / "red.png", "red"), write_tone(tmp_path / "low.wav", 200)
     plain = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello"}, assistant("Hi")]
     file = write_records(tmp_path / "records.jsonl", [plain, [user("x", red, [low, low]), assistant("y")]])
+    file.write_text(file.read_text().replace('{"conversations"', '{"id": 7, "conversations"', 1))
     first, second = read_records(file)
     assert (first.where, second.where) == (f"{file}:1", f"{file}:2")
     assert [turn["content"]["text"] for turn in first.conversations] == ["Be short.", "Hello", "Hi"]
