@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 LETTERS = "ABCDEFGH"
 """Where a question doesn't say what its options are."""
 
-LONG_ANSWER = 5  # words; from here on a lone "A" is likely the article
+LONG_ANSWER = 5  # words; from here on a lone "A" is likely the article, and before a word in small letters always
 
 _LETTER = r"(?:[A-HJ-Z]|I(?!\s+[a-z]|['’]))(?![A-Za-z])"
 """An "I" before a word is likely the pronoun."""
@@ -17,9 +17,10 @@ _LETTER = r"(?:[A-HJ-Z]|I(?!\s+[a-z]|['’]))(?![A-Za-z])"
 _WRAPPED = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
 _LEADING = re.compile(r"[\W_]*([A-Z])\s*[.):,、]")
 _BETWEEN = rf"""(?:\s|[:*_("'「“]|(?i:\b(?:is|option|choice)\b)|选项|为|是|应|选)*({_LETTER})"""
-_ANSWER = re.compile(rf"(?:(?i:\banswer)|答案|选(?!项)择?){_BETWEEN}")
+_ANSWER = re.compile(rf"(?:(?i:\banswer|\b(?:correct|right|best)\s+(?:option|choice))|答案|选(?!项)择?){_BETWEEN}")
 _OPTION = re.compile(rf"(?:(?i:\b(?:option|choice))|选项){_BETWEEN}")
-_ALONE = re.compile(rf"(?<![A-Za-z]){_LETTER}(?!')")
+_NO_ARTICLE = r"A(?![A-Za-z'])(?!\s+(?!(?:and|or|nor|is|was|as|because|since)\b)[a-z])"
+_ALONE = re.compile(rf"(?<![A-Za-z])(?:(?!A){_LETTER}(?!')|{_NO_ARTICLE})")
 _LISTED = re.compile(rf"(?<![A-Za-z])(?:(?!A){_LETTER}(?!')|A(?=\s*(?:[.):,、;]|$)))")
 
 _DENIED = re.compile(r"(?:(?i:\bnot\b|n['’]t\b|\bnever\b)(?:(?!\bbut\b)[^.,;:])*|(?:不是|不选|不应|并非|而非)\W*)$")
@@ -36,7 +37,7 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
     attempts follows VLMEvalKit's `can_infer` (option letters first, texts last, an ambiguous answer
     is no answer; Duan et al. 2024, https://arxiv.org/abs/2407.11691):
 
-    1. nothing but a letter: "B", "(b)", "**B**."
+    1. nothing but a letter, or that in the first line alone: "B", "(b)", "**B**.\\n\\nIt is blue"
     2. nothing but an option's text: "blue"
     3. a letter and a separator in front, and no other letter behind it: "B. blue", "(B) blue", "B. A blue one"
     4. a letter behind a word that announces it, the last such: "The answer is B", "答案是B", "故选B"; none where
@@ -49,8 +50,9 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
     """
     letters = set(options) or set(LETTERS)
     answer = unicodedata.normalize("NFKC", answer).strip()
-    if (match := _WRAPPED.fullmatch(answer)) and match[1].upper() in letters:
-        return match[1].upper()
+    by_themselves = [match[1].upper() for line in answer.split("\n") if (match := _WRAPPED.fullmatch(line))]
+    if len(by_themselves) == 1 and by_themselves[0] in letters and _WRAPPED.fullmatch(answer.split("\n")[0]):
+        return by_themselves[0]
     if letter := _only(key for key, text in options.items() if _fold(text) == _fold(answer)):
         return letter
     if (

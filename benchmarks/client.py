@@ -50,8 +50,10 @@ async def ask(client: AsyncOpenAI, body: Body) -> Answer:
     try:
         completion = await client.chat.completions.create(**body)
         choice = completion.choices[0]
-        text, reason = choice.message.content or "", choice.finish_reason
-        tokens = completion.usage.completion_tokens if completion.usage else 0
+        content, reason = choice.message.content or "", str(choice.finish_reason)
+        if not isinstance(content, str):
+            raise TypeError(f"the answer's content is a {type(content).__name__}, not a text")
+        text, tokens = content, (completion.usage and completion.usage.completion_tokens) or 0
     except Exception as failure:  # a server's nonsense must not end the run either
         error = f"{type(failure).__name__}: {failure}"
     return Answer(digest(body), text, reason, round(time.perf_counter() - begin, 3), error, tokens)

@@ -97,7 +97,9 @@ def wer(answer: str, references: Sequence[str]) -> Score:
 def cer(answer: str, references: Sequence[str]) -> Score:
     """Character edits of a Chinese transcript: punctuation and spaces dropped, full width made half, case folded.
 
-    As WeNet's compute-wer.py does by default; numbers are not rewritten (3 and 三 differ). Edits: jiwer.
+    Each letter and digit counts, as where Whisper's evaluation splits languages without spaces (Radford et al. 2022,
+    appendix C); WeNet's compute-wer.py takes a Latin word or a number for one. Numbers are not rewritten (3 and 三
+    differ), nor are traditional characters. Edits: jiwer.
     """
     answer = _characters(answer)
     return _nearest(_edits(jiwer.process_characters(_characters(reference), answer)) for reference in references)
@@ -112,12 +114,14 @@ def english_normalizer() -> Callable[[str], str]:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"\s*[.。]$", "", unicodedata.normalize("NFKC", text).strip())
+    return re.sub(r"(?<=\S)\s*[.。]$", "", unicodedata.normalize("NFKC", text).strip())
 
 
 def _characters(text: str) -> str:
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c for c in folded if not (c.isspace() or unicodedata.category(c).startswith("P")))
+    """Without spaces, punctuation (but a decimal point) and what isn't seen."""
+    folded = re.sub(r"(?<!\d)\.|\.(?!\d)", "", unicodedata.normalize("NFKC", text).casefold())
+    kept = (c for c in folded if c == "." or not unicodedata.category(c).startswith(("P", "Cf")))
+    return "".join("".join(kept).split())
 
 
 def _edits(found: jiwer.WordOutput | jiwer.CharacterOutput) -> Score:

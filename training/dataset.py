@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -51,6 +52,9 @@ def prepare(
     warning. Raises DataError with every medium that can't be decoded.
     """
     chosen: list[Record] = []
+    spoken_records = [record for record in records if has_text_beside_speech(record)]
+    if spoken_records and speech_text != "keep":
+        _tell_of_speech(spoken_records, speech_text)
     for record in records:
         spoken = has_text_beside_speech(record)
         if speech_text != "drop" or not spoken:
@@ -80,6 +84,24 @@ def prepare(
     if not kept:
         raise DataError([f"{records[0].where.rpartition(':')[0]}: no record fits model_max_length {model_max_length}"])
     return RecordDataset(kept, lengths, featurise)
+
+
+def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:
+    """That texts are left out, and where that leaves equal questions with different answers."""
+    what = "count twice, the second time without" if speech_text == "both" else "are used without"
+    log.info(
+        "speech_text %s: %d records %s the text beside their recording, as if it repeated what is spoken. "
+        "Where it is an instruction, use speech_text keep", speech_text, len(records), what,
+    )  # fmt: skip
+    answers: dict[str, set[str]] = {}
+    for record in records:
+        turns = speech_alone(record).conversations
+        last = next(i for i, turn in enumerate(turns) if turn["role"] == "user" and turn["content"].get("audio"))
+        reply = next((turn["content"].get("text") for turn in turns[last + 1 :] if turn["role"] == "assistant"), None)
+        answers.setdefault(json.dumps(turns[: last + 1]), set()).add(str(reply))
+    ambiguous = sum(len(found) > 1 for found in answers.values())
+    if ambiguous:
+        log.warning("without those texts, %d recordings have several answers: they say what to do with it", ambiguous)
 
 
 class Mixture(Dataset[Features]):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 Body = dict[str, Any]
-Reply = str | tuple[int, dict[str, str]]
-"""The answer's text, or a status and headers."""
+Reply = str | Body | tuple[int, dict[str, str]]
+"""The answer's text, what replaces parts of the completion, or a status and headers."""
 
 
 class FakeServer:
@@ -34,14 +34,14 @@ class FakeServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 reply = server._answer(body, self.headers["authorization"])
-                if isinstance(reply, str):
-                    message = {"role": "assistant", "content": reply}
-                    choice = {"index": 0, "message": message, "finish_reason": "length" if reply == "cut" else "stop"}
-                    usage = {"prompt_tokens": 1, "completion_tokens": len(reply), "total_tokens": 1 + len(reply)}
-                    body = {"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}
-                    self._send(200, {}, body)
-                else:
-                    self._send(*reply, {"error": {"message": "no"}})
+                if isinstance(reply, tuple):
+                    return self._send(*reply, {"error": {"message": "no"}})
+                text, changes = (reply, {}) if isinstance(reply, str) else ("yes", reply)
+                message = {"role": "assistant", "content": text}
+                choice = {"index": 0, "message": message, "finish_reason": "length" if text == "cut" else "stop"}
+                usage = {"prompt_tokens": 1, "completion_tokens": len(text), "total_tokens": 1 + len(text)}
+                body = {"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage}
+                self._send(200, {}, body | changes)
 
             def _send(self, status: int, headers: dict[str, str], content: Body) -> None:
                 data = json.dumps(content).encode()

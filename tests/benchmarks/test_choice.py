@@ -13,7 +13,9 @@ COLOURS = {"A": "red", "B": "blue", "C": "dark green"}
      "The answer is B", "The answer is B.", "Answer: B", "answer: (B)", "The correct answer is **B**, not A",
      "正确答案是B", "答案：B。", "答案为Ｂ", "故选B", "我选择 B", "I think it must be B",
      "I see a blue circle", "是blue的", "B. A blue circle", "B, which is a blue circle on the left",
-     "The answer is option B, not option A", "I would choose option B because of the sky", "选项B"],
+     "B\n\nExplanation: A is red and C is green.", "**B**\nA is wrong.", "The correct option is B, because A is red.",
+     "A blue one", "A big blue circle", "The answer is option B, not option A",
+     "I would choose option B because of the sky", "选项B"],
 )  # fmt: skip
 def test_b(answer: str) -> None:
     assert chosen(answer, COLOURS) == "B"
@@ -27,7 +29,9 @@ def test_b(answer: str) -> None:
      "The answer is A or B.", "The answer is A or B", "Answer: A, C", "答案是A和B", "答案：A、C",
      "The answer is **A** and **C**",
      "The answer is not A", "The answer isn't A", "It is not option A", "I don't think it is A", "答案不是A", "不选A",
-     "Answer A is wrong", "A is wrong", "Option B is not right", "A错"],
+     "A small brown dog", "A round one", "A\nB", "A\nB\nC", "Which one?\nB or C\nA or B",
+     "The correct option is not A", "The incorrect option is A or B", "Answer A is wrong",
+     "A is wrong", "Option B is not right", "A错"],
 )  # fmt: skip
 def test_none_or_several(answer: str) -> None:
     assert chosen(answer, COLOURS) is None
@@ -77,6 +81,13 @@ def test_a_text_that_holds_a_letter() -> None:
 )
 def test_numbers_are_whole(answer: str, letter: str | None) -> None:
     assert chosen(answer, {"A": "1", "B": "1.5", "C": "2", "D": "5"}) == letter
+
+
+@pytest.mark.parametrize(
+    "answer", ["A is right", "A because it is red", "It is A", "Surely A, as it looks", "A\nIt is red"]
+)
+def test_a(answer: str) -> None:
+    assert chosen(answer, COLOURS) == "A"
 
 
 def test_an_option_in_a_long_answer() -> None:

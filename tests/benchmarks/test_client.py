@@ -4,6 +4,7 @@ import asyncio
 import base64
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from openai import AsyncOpenAI
 
@@ -95,3 +96,19 @@ def test_what_fails_is_an_answer(server: FakeServer) -> None:
     assert answer.error.startswith("BadRequestError: ")
     assert (answer.text, answer.finish_reason) == ("", "error")
     assert str(asyncio.run(once("http://127.0.0.1:9/v1")).error).startswith("APIConnectionError: ")
+
+
+def test_odd_completions_are_answers_too(server: FakeServer) -> None:
+    async def once(**changes: Any) -> Answer:
+        server.reply = lambda body: changes
+        async with AsyncOpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+            return await ask(client, HI)
+
+    uncounted = asyncio.run(once(usage={"prompt_tokens": 1}))
+    assert (uncounted.text, uncounted.tokens, uncounted.error) == ("yes", 0, None)
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
+    listed = asyncio.run(once(choices=[{"index": 0, "message": parts, "finish_reason": "stop"}]))
+    assert (listed.text, listed.tokens) == ("", 0)
+    assert str(listed.error) == "TypeError: the answer's content is a list, not a text"
+    for changes in ({"choices": []}, {"choices": None}, {"choices": [{"index": 0, "message": None}]}):
+        assert asyncio.run(once(**changes)).error

@@ -24,6 +24,14 @@ def test_contains() -> None:
     assert not contains("", ["open"])
 
 
+@pytest.mark.parametrize("reference", [".", "。"])
+def test_a_full_stop_may_be_the_reference(reference: str) -> None:
+    assert exact(f" {reference}", [reference])
+    assert not exact("", [reference])
+    assert contains(f"one{reference} two", [reference])
+    assert not contains("one two", [reference])
+
+
 def test_choice() -> None:
     options = {"A": "red", "B": "blue"}
     assert choice("(B)", ["B"], options)
@@ -61,6 +69,9 @@ def test_cer() -> None:
     assert cer("今天天汽好", ["今天天气很好。"]) == Score(2, 6)
     assert cer("用ＡＢＣ１２３", ["用 abc 123"]) == Score(0, 7)
     assert cer("", ["你好"]) == Score(2, 2)
+    assert cer("价格是3.5元.", ["价格是35元"]) == Score(1, 6)
+    assert cer("价格是3.5元。", ["价格 是３．５元"]) == Score(0, 7)
+    assert cer("你\u200b好\ufeff...", ["你好"]) == Score(0, 2)
     assert cer("你好吗", ["您们都好", "你好"]) == Score(1, 2)
 
 
