@@ -39,6 +39,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def fields(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     add = parser.add_argument
@@ -49,6 +56,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--concurrency", type=positive, default=8, help="requests at once")
     add("--max-tokens", type=positive, default=64)
     add("--temperature", type=float, default=0.0)
+    add(
+        "--fields", type=fields, default={}, metavar="JSON", help="of each request, over the above; null leaves one out"
+    )
     add("--metric", choices=METRICS, help="of records that name none; default: the goals', or exact")
     add("--media-root", type=Path, help="what the records' paths are relative to; default: the file's folder")
     add("--limit", type=positive, help="the first so many records of each file")
@@ -88,7 +98,7 @@ async def answers_to(cases: Sequence[Case], args: argparse.Namespace) -> tuple[s
 
             async def answer_to(case: Case) -> Answer:
                 async with places:
-                    body = chat_body(case, model, args.max_tokens, args.temperature)
+                    body = chat_body(case, model, args.max_tokens, args.temperature, args.fields)
                     answer = known.get(digest(body))
                     if answer is None:
                         answer = await ask(client, body)
@@ -125,7 +135,7 @@ def evaluate(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     groups = summarize(outcomes, goals)
     failed = failures(outcomes)
     missing = sorted(goals.keys() - {case.task for case in cases})
-    shown = ("concurrency", "max_tokens", "temperature", "metric", "limit", "resume", "retries", "timeout")
+    shown = ("concurrency", "max_tokens", "temperature", "fields", "metric", "limit", "resume", "retries", "timeout")
     result = {
         "date": date.isoformat(timespec="seconds"),
         "base_url": args.base_url,

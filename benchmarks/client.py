@@ -32,10 +32,11 @@ class Answer:
     tokens: int = 0
 
 
-def chat_body(case: Case, model: str, max_tokens: int, temperature: float) -> Body:
-    """Reads the case's media. Raises OSError if they have gone."""
-    messages = [_message(turn) for turn in case.turns]
-    return {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature}
+def chat_body(case: Case, model: str, max_tokens: int, temperature: float, fields: Body | None = None) -> Body:
+    """Reads the case's media. `fields` are set besides; None leaves one out. Raises OSError if the media have gone."""
+    body = {"model": model, "max_tokens": max_tokens, "temperature": temperature} | (fields or {})
+    body["messages"] = [_message(turn) for turn in case.turns]
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def digest(body: Body) -> str:
@@ -48,7 +49,9 @@ async def ask(client: AsyncOpenAI, body: Body) -> Answer:
     begin = time.perf_counter()
     text, reason, error, tokens = "", "error", None, 0
     try:
-        completion = await client.chat.completions.create(**body)
+        asked = {name: body[name] for name in ("model", "messages")}
+        rest = {name: value for name, value in body.items() if name not in asked}  # what the client may not know
+        completion = await client.chat.completions.create(**asked, extra_body=rest)
         choice = completion.choices[0]
         content, reason = choice.message.content or "", str(choice.finish_reason)
         if not isinstance(content, str):

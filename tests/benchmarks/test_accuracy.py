@@ -72,7 +72,7 @@ def run(tmp_path: Path, server: FakeServer) -> Run:
 
 
 def test_scores(run: Run, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--max-tokens", "9", "--api-key", "secret") == 0
+    assert run("--max-tokens", "9", "--api-key", "secret", "--fields", '{"temperature": null, "top_k": 4}') == 0
     assert run.scores() == {("sum", "en"): 0.5, ("sum", "zh"): 1, ("memory", ""): 1}
     result = run.result
     assert (result["model"], result["cases"], result["asked"], result["errors"]) == ("fake", 4, 4, 0)
@@ -84,7 +84,8 @@ def test_scores(run: Run, server: FakeServer, capsys: pytest.CaptureFixture[str]
     assert "secret" not in run.output.read_text()
     assert server.keys == {"Bearer secret"}
     assert {body["max_tokens"] for body in server.bodies} == {9}
-    assert {body["temperature"] for body in server.bodies} == {0}
+    assert not any("temperature" in body for body in server.bodies)
+    assert {body["top_k"] for body in server.bodies} == {4}
     printed = capsys.readouterr().out
     assert "sum     en        2  exact     0.5000  0       0" in printed
     assert "fake: 4 cases, 4 asked now" in printed
@@ -93,7 +94,7 @@ def test_scores(run: Run, server: FakeServer, capsys: pytest.CaptureFixture[str]
 def test_conversations_and_media_are_sent_whole(run: Run, server: FakeServer) -> None:
     run("--model", "other")
     (body,) = [body for body in server.bodies if last_text(body) == "Who am I?"]
-    assert body["model"] == "other"
+    assert (body["model"], body["temperature"]) == ("other", 0)
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
     assert [part["type"] for part in body["messages"][-1]["content"]] == ["image_url", "input_audio", "text"]
 

@@ -45,6 +45,12 @@ def test_messages(tmp_path: Path) -> None:
     }
 
 
+def test_other_fields() -> None:
+    fields = {"max_tokens": None, "max_completion_tokens": 9, "top_k": 1, "temperature": None}
+    body = chat_body(case(Turn("user", "hi")), "fake", 8, 0, fields)
+    assert body == HI | {"max_completion_tokens": 9, "top_k": 1}
+
+
 def encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -63,11 +69,13 @@ def test_the_digest_is_of_what_is_sent(tmp_path: Path) -> None:
 def test_ask(server: FakeServer) -> None:
     async def both() -> tuple[str, Answer]:
         async with AsyncOpenAI(base_url=server.url, api_key="secret", max_retries=0) as client:
-            return await served_model(client), await ask(client, HI)
+            return await served_model(client), await ask(client, HI | {"top_k": 1})
 
     model, answer = asyncio.run(both())
+    assert server.bodies == [HI | {"top_k": 1}]
     assert model == "fake"
-    assert (answer.text, answer.finish_reason, answer.error, answer.digest) == ("yes", "stop", None, digest(HI))
+    assert (answer.text, answer.finish_reason, answer.error) == ("yes", "stop", None)
+    assert answer.digest == digest(HI | {"top_k": 1})
     assert answer.tokens == 3
     assert server.keys == {"Bearer secret"}
 
