@@ -16,6 +16,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from pipeline.errors import MegrezError
 
 from .dataset import SPEECH_TEXT, check_weights
+from .features import MAX_PIXELS
 from .hardware import trains_in_bfloat16
 from .tuning import TuningArguments
 
@@ -47,6 +48,7 @@ class DataArguments:
     max_slice_nums: int | None = field(default=None, metadata={"help": "most slices of a picture; else as before"})
     scale_resolution: int | None = field(default=None, metadata={"help": "side of a slice in pixels; else as before"})
     model_max_length: int | None = field(default=None, metadata={"help": "most tokens of a record; else the context"})
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"help": "most pixels of a picture as it lies in its file"})
     save_dtype: str = field(default="bfloat16", metadata={"help": "of the checkpoint that is written"})
     attention: str = field(default="auto", metadata={"help": "auto, torch or flash"})
     muon: bool = field(
@@ -54,6 +56,9 @@ class DataArguments:
     )
     encoder_share: float = field(
         default=1.0, metadata={"help": "with muon, the encoders' learning rate as a share of learning_rate"}
+    )
+    export: str = field(
+        default="", metadata={"help": "a checkpoint on the way in output_dir (checkpoint-500) to write as one to serve"}
     )
     ema_decay: float = field(
         default=0.0,
@@ -124,7 +129,7 @@ def finish(data: DataArguments, tuning: TuningArguments, training: FinetuneArgum
         ("attention", data.attention, ("auto", "torch", "flash")),
     ):
         _one_of(name, value, allowed)
-    for name in ("max_slice_nums", "scale_resolution", "model_max_length"):
+    for name in ("max_slice_nums", "scale_resolution", "model_max_length", "max_pixels"):
         if (given := getattr(data, name)) is not None and given < 1:
             raise MegrezError(f"{name} must be positive, not {given}")
     wrong = (

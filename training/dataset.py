@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from pipeline.errors import MegrezError
@@ -19,6 +20,8 @@ from .records import SHOWN, DataError, Record, has_text_beside_speech, speech_al
 log = logging.getLogger(__name__)
 
 SPEECH_TEXT = ("keep", "drop", "both")
+MANY = 100
+"""Records that take long to check: by several processes, with a bar."""
 
 
 def check_weights(files: int, weights: Sequence[float]) -> None:
@@ -29,11 +32,13 @@ def check_weights(files: int, weights: Sequence[float]) -> None:
 
 @dataclass
 class RecordDataset(Dataset[Features]):
-    """Records that have been checked. Media are decoded when an item is asked for; `lengths` are tokens."""
+    """Records that have been checked. Media are decoded when an item is asked for; `lengths` are tokens.
+    `left_out` says which were too long."""
 
     records: list[Record]
     lengths: list[int]
     featurise: Featuriser
+    left_out: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -62,17 +67,17 @@ def prepare(
         if speech_text != "keep" and spoken:
             chosen.append(speech_alone(record))
     kept, lengths, problems, long = [], [], [], []
-    for record in tqdm(chosen, desc="checking records", unit="record", disable=len(chosen) < 100):
-        try:
-            length = len(featurise(record.conversations).input_ids)
-        except MegrezError as error:
-            problems.append(f"{record.where}: {error}")
-            continue
-        if length > model_max_length:
+    few = len(chosen) < MANY
+    found = DataLoader(_Checked(chosen, featurise), batch_size=None, num_workers=0 if few else _free_cores())
+    bar = tqdm(found, desc="checking records", unit="record", total=len(chosen), disable=few)
+    for record, length in zip(chosen, bar, strict=True):
+        if isinstance(length, str):
+            problems.append(f"{record.where}: {length}")
+        elif length > model_max_length:
             long.append(f"{record.where} ({length} tokens)")
-            continue
-        kept.append(record)
-        lengths.append(length)
+        else:
+            kept.append(record)
+            lengths.append(length)
     if problems:
         raise DataError(list(dict.fromkeys(problems)))  # a record that counts twice is named once
     if long:
@@ -83,7 +88,29 @@ def prepare(
         )  # fmt: skip
     if not kept:
         raise DataError([f"{records[0].where.rpartition(':')[0]}: no record fits model_max_length {model_max_length}"])
-    return RecordDataset(kept, lengths, featurise)
+    return RecordDataset(kept, lengths, featurise, long)
+
+
+@dataclass
+class _Checked(Dataset[int | str]):
+    """Of each record its tokens, or what is wrong with it."""
+
+    records: Sequence[Record]
+    featurise: Featuriser
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> int | str:
+        try:
+            return len(self.featurise(self.records[index].conversations).input_ids)
+        except MegrezError as error:
+            return str(error)
+
+
+def _free_cores() -> int:
+    """Those of this process, where torchrun has started several on a machine."""
+    return max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:

@@ -23,7 +23,7 @@ from pipeline.types import AudioEmbeds, ImageEmbeds, MediaEmbeds, Message
 from .model import IGNORED
 from .sketch import PictureSketch, SpeechSketch, Words
 
-MAX_PIXELS = 40_000_000
+MAX_PIXELS = 200_000_000
 MAX_SECONDS = 600.0
 
 
@@ -45,13 +45,21 @@ class Features:
 class Featuriser:
     """Lays a conversation out exactly as the served model sees it, and marks what it must learn to say."""
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, image: ImageProcessorConfig | None = None) -> None:
-        self.config, self.tokenizer = config, tokenizer
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        image: ImageProcessorConfig | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.config, self.tokenizer, self.max_pixels = config, tokenizer, max_pixels
         self.image = image or config.image_processor
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, image: ImageProcessorConfig | None = None) -> Featuriser:
-        return cls(ModelConfig.from_pretrained(path), Tokenizer(path), image)
+    def from_pretrained(
+        cls, path: str | Path, image: ImageProcessorConfig | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Featuriser:
+        return cls(ModelConfig.from_pretrained(path), Tokenizer(path), image, max_pixels)
 
     def __call__(self, conversations: Sequence[Mapping[str, Any]]) -> Features:
         """`conversations` in the authors' format; media are paths, pictures or 16 kHz waveforms.
@@ -74,7 +82,7 @@ class Featuriser:
                     sketches[len(media) - 1] = [words for piece in source.slices for words in piece]
                     continue
                 with _told(number, "image", source):
-                    sliced = image_processing.slice_image(_picture(source), self.image)
+                    sliced = image_processing.slice_image(self._picture(source), self.image)
                 for picture in sliced.slices:
                     values, rows, columns = image_processing.patchify(picture, self.image.patch_size)
                     patches.append(values)
@@ -138,6 +146,11 @@ class Featuriser:
                 labels[i - 1] = ids[i]
         return labels
 
+    def _picture(self, source: Any) -> Image.Image:
+        if isinstance(source, Image.Image):
+            return image_processing.to_rgb(source)
+        return image_processing.decode_image(Path(source).read_bytes(), self.max_pixels)
+
     def _stretches(self, source: Any) -> list[np.ndarray]:
         config = self.config.audio_processor
         if isinstance(source, np.ndarray):
@@ -167,12 +180,6 @@ def _told(turn: int, kind: str, source: Any) -> Iterator[None]:
     except (InvalidMedia, OSError) as error:
         file = f"{source}: " if isinstance(source, str | Path) else ""
         raise InvalidMedia(f"conversations[{turn}].content.{kind}: {file}{error}") from error
-
-
-def _picture(source: Any) -> Image.Image:
-    if isinstance(source, Image.Image):
-        return image_processing.to_rgb(source)
-    return image_processing.decode_image(Path(source).read_bytes(), MAX_PIXELS)
 
 
 def _shape(*sizes: int) -> torch.Tensor:

@@ -10,30 +10,27 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from pipeline.config import ImageProcessorConfig, ModelConfig
 from pipeline.errors import MegrezError
-from pipeline.model.weights import torch_dtype, unused_tensors
 
 from .arguments import DataArguments, FinetuneArguments, parse
 from .average import ExponentialAverage
 from .collator import collate
 from .dataset import Mixture, RecordDataset, prepare
+from .export import checkpoint_of, export, image_processor, save
 from .features import Featuriser
 from .model import OmniForTraining, attention_for
 from .muon import MuonAdamW
-from .records import DataError, read_records
+from .records import SHOWN, DataError, read_records
 from .resuming import refuse_other_run, resume_from
-from .saving import save_released
 from .trainer import OmniTrainer
-from .tuning import TuningArguments, apply_tuning, gather_encoders_whole, released_tensors, save_adapters
+from .tuning import TuningArguments, apply_tuning, gather_encoders_whole
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +40,12 @@ def finetune(data: DataArguments, tuning: TuningArguments, training: FinetuneArg
 
     Raises DataError, CheckpointError, MegrezError before any training has begun.
     """
-    featurise = Featuriser.from_pretrained(_checkpoint(data), image_processor(data))
+    featurise = Featuriser.from_pretrained(checkpoint_of(data), image_processor(data), data.max_pixels)
     if not data.train_files:
         raise MegrezError("train_files names no file to train on")
     refuse_other_run(data, tuning, training)
     weights = data.train_weights or [1.0] * len(data.train_files)
-    files = _records([*data.train_files, *data.eval_files], data, featurise)
+    files = _records([*data.train_files, *data.eval_files], data, training, featurise)
     train = Mixture(files[: len(data.train_files)], weights, training.seed)
     held: Dataset | None = None
     if data.eval_files:
@@ -63,7 +60,7 @@ def train_on(
     train: Dataset, held: Dataset | None, data: DataArguments, tuning: TuningArguments, training: FinetuneArguments
 ) -> dict[str, float]:
     """Trains on any datasets of Features, and saves."""
-    model = OmniForTraining.from_pretrained(_checkpoint(data), attention_for(training, data.attention))
+    model = OmniForTraining.from_pretrained(checkpoint_of(data), attention_for(training, data.attention))
     apply_tuning(model, tuning)
     last = resume_from(data, tuning, training)
     if held is not None and training.eval_strategy == "no":
@@ -98,64 +95,61 @@ def train_on(
         average.apply(model)
     if held is not None:
         metrics |= trainer.evaluate()
-    save(trainer, model, data, tuning)
+    state = gathered(trainer, model)
+    if training.should_save:
+        save(model, state, data, tuning, Path(training.output_dir))
     return metrics
 
 
-def save(trainer: OmniTrainer, model: OmniForTraining, data: DataArguments, tuning: TuningArguments) -> None:
-    """The final checkpoint, by the first process, in the released layout; adapters beside it."""
-    output = Path(trainer.args.output_dir)
-    state = model.state_dict()
-    if trainer.is_deepspeed_enabled:  # each process holds pieces of the tensors
-        state = trainer.accelerator.get_state_dict(trainer.deepspeed)
-    if trainer.args.should_save:
-        chosen = image_processor(data)
-        preprocessor = {"max_slice_nums": chosen.max_slice_nums, "scale_resolution": chosen.scale_resolution}
-        dtype = torch_dtype(data.save_dtype)
-        tensors = released_tensors(model, state)
-        for stage in (model.llm, model.vision, model.audio):
-            tensors |= unused_tensors(stage, _checkpoint(data))
-        save_released(_checkpoint(data), output, tensors, dtype=dtype, preprocessor=preprocessor)
-        if tuning.use_lora:
-            save_adapters(model, state, tuning, _checkpoint(data), output / "adapter")
-        log.info("wrote %s", output)
+def gathered(trainer: OmniTrainer, model: OmniForTraining) -> Mapping[str, torch.Tensor]:
+    """The model's tensors; with DeepSpeed each process holds pieces of them."""
+    if trainer.is_deepspeed_enabled:
+        whole: Mapping[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.deepspeed)
+        return whole
+    return model.state_dict()
 
 
-def image_processor(data: DataArguments) -> ImageProcessorConfig:
-    """How pictures are cut: the checkpoint's way, with what the arguments change."""
-    changes: dict[str, Any] = {
-        name: value for name in ("max_slice_nums", "scale_resolution") if (value := getattr(data, name)) is not None
-    }
-    return replace(ModelConfig.from_pretrained(_checkpoint(data)).image_processor, **changes)
-
-
-def _checkpoint(data: DataArguments) -> Path:
-    if not data.checkpoint:
-        raise MegrezError("checkpoint names no directory to start from")
-    return Path(data.checkpoint)
-
-
-def _records(files: Sequence[str], data: DataArguments, featurise: Featuriser) -> list[RecordDataset]:
-    """Raises DataError with what is wrong in any of them."""
+def _records(
+    files: Sequence[str], data: DataArguments, training: FinetuneArguments, featurise: Featuriser
+) -> list[RecordDataset]:
+    """Raises DataError with what is wrong in any of them. Lists that are too long to be shown are written."""
     limit = featurise.config.decoder.max_position_embeddings
     length = min(data.model_max_length or limit, limit)
     found: list[RecordDataset] = []
     problems: list[str] = []
-    for file in files:
+    for name in files:
         try:
-            records = read_records(Path(file), Path(data.media_root) if data.media_root else None)
+            records = read_records(Path(name), Path(data.media_root) if data.media_root else None)
             found.append(prepare(records, featurise, model_max_length=length, speech_text=data.speech_text))
         except DataError as error:
             problems += error.problems
     if problems:
-        raise DataError(problems)
+        raise DataError(problems, _listed("problems.txt", problems, training))
+    left_out = [line for part in found for line in part.left_out]
+    if file := _listed("left_out.txt", left_out, training):
+        log.warning("all %d that are left out are named in %s", len(left_out), file)
     return found
+
+
+def _listed(name: str, lines: Sequence[str], training: FinetuneArguments) -> Path | None:
+    """Where they are written, one a line, if they are many."""
+    if len(lines) <= SHOWN:
+        return None
+    file = Path(training.output_dir) / name
+    if training.should_save:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        finetune(*parse(argv))
+        data, tuning, training = parse(argv)
+        if data.export:
+            export(data, tuning, training)
+        else:
+            finetune(data, tuning, training)
     except MegrezError as error:
         sys.exit(f"error: {error}")
 

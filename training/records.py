@@ -30,8 +30,10 @@ PATH_SHOWN = 200
 class DataError(MegrezError):
     """Training data that can't be used; the message names file, line and field of each problem."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], file: Path | None = None) -> None:
+        """`file`: where all of them are written, if they are."""
         more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        more += f", all of them in {file}" if file else ""
         super().__init__(f"{len(problems)} problem(s) in the training data:\n" + "\n".join(problems[:SHOWN]) + more)
         self.problems = problems
 

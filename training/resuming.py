@@ -46,7 +46,7 @@ TRAINER_SETTINGS = (
 """What of the trainer's must not change on the way. How long it goes on may."""
 
 FILES = ("train_files", "eval_files")
-FREE = ("save_dtype", "attention", "media_root")
+FREE = ("save_dtype", "attention", "media_root", "max_pixels", "export")
 """What of ours may change: it says how, not what is learnt."""
 
 
@@ -83,10 +83,10 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
             for old in checkpoints(output):
                 shutil.rmtree(old)
         last = None
-    if last and not ((last / "scheduler.pt").exists() or any(last.glob("global_step*"))):  # ours, or DeepSpeed's
+    if last and not any(last.glob("global_step*" if training.deepspeed else "scheduler.pt")):
         raise MegrezError(
-            f"{last} holds weights alone (save_only_model), from which the same run can't go on: "
-            "choose another output_dir, or begin anew with --resume false"
+            f"{last} holds weights without the optimizer's state (save_only_model, or DeepSpeed only before or only "
+            "now), from which the same run can't go on: choose another output_dir, or begin anew with --resume false"
         )
     if last and not file.exists():
         log.warning("%s is missing: nobody knows with which settings %s was begun", file, output)
@@ -112,5 +112,6 @@ def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneAr
     for name in FILES:
         settings[name] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in settings[name]]
     settings["checkpoint"] = fingerprint(Path(data.checkpoint))
+    settings["deepspeed"] = bool(training.deepspeed)
     values = {name: getattr(training, name) for name in TRAINER_SETTINGS}
     return settings | {n: v if isinstance(v, int | float) else str(getattr(v, "value", v)) for n, v in values.items()}

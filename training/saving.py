@@ -30,7 +30,7 @@ def save_released(
     they must be cut in serving.
     """
     output.mkdir(parents=True, exist_ok=True)
-    for file in companions(source):
+    for file in [*companions(source), *source.glob("*.py")]:  # the authors' code, which other programs load it by
         shutil.copyfile(file, output / file.name)
     if preprocessor:
         file = output / "preprocessor_config.json"

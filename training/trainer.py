@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,10 +151,18 @@ class WithBlank(Dataset[Features]):
 
 def last_checkpoint(output: Path) -> Path | None:
     """The latest that was written to its end, where the trainer's state is last: a run may be killed while it saves."""
-    whole = [path for path in checkpoints(output) if (path / "trainer_state.json").exists()]
+    whole = [path for path in checkpoints(output) if _is_json(path / "trainer_state.json")]
     return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def _is_json(file: Path) -> bool:
+    """There, and whole: not what a full disk has left of it."""
+    try:
+        return bool(json.loads(file.read_bytes()))
+    except (OSError, ValueError):
+        return False
 
 
 def checkpoints(output: Path) -> list[Path]:
     """Those that a run has left on its way, and one that it was just saving."""
-    return [path for path in output.glob("checkpoint-[0-9]*") if path.is_dir()]
+    return [path for path in output.glob("checkpoint-[0-9]*") if path.is_dir() and path.name[11:].isdigit()]

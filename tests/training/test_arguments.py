@@ -12,6 +12,7 @@ from pipeline.errors import MegrezError
 from tests.conftest import ROOT
 from training.arguments import Arguments, FinetuneArguments, parse
 from training.finetune import main
+from training.tuning import TuningArguments
 
 CONFIGS = [file for file in sorted((ROOT / "training/configs").glob("*.yaml")) if "train_files" in file.read_text()]
 
@@ -73,6 +74,19 @@ def test_what_is_left_out_has_its_default(read: Any) -> None:
     assert len(switches) == 6  # the authors' five, and the embeddings within the language model
     assert (data.speech_text, data.save_dtype, data.ema_decay) == ("keep", "bfloat16", 0.0)
     assert (training.learning_rate, training.lr_scheduler_type, training.resume) == (1e-5, "cosine", True)
+    assert adapters(tuning) == (False, *AUTHORS_LORA)
+
+
+AUTHORS_LORA = (64, 64, 0.05, ["q_proj", "k_proj", "v_proj"])
+
+
+def adapters(tuning: TuningArguments) -> tuple[Any, ...]:
+    return tuning.use_lora, tuning.lora_r, tuning.lora_alpha, tuning.lora_dropout, tuning.lora_target_modules
+
+
+def test_adapters_are_the_authors() -> None:
+    tuning = parse(["--config", str(ROOT / "training/configs/lora.yaml"), "--report_to", "none"])[1]
+    assert adapters(tuning) == (True, *AUTHORS_LORA)
 
 
 @pytest.mark.parametrize(("precision", "mixed"), [("float32", "no"), ("bfloat16", "bf16")])
@@ -101,6 +115,7 @@ BAD: dict[str, tuple[dict[str, Any] | str | None, str]] = {
     "two ways to hold out": ({"eval_share": 0.1, "eval_files": "a"}, "eval_share would hold records out beside"),
     "slices": ({"max_slice_nums": 0}, "max_slice_nums must be positive, not 0"),
     "the side of a slice": ({"scale_resolution": -448}, "scale_resolution must be positive, not -448"),
+    "pixels": ({"max_pixels": 0}, "max_pixels must be positive, not 0"),
     "length": ({"model_max_length": 0}, "model_max_length must be positive, not 0"),
     "attention": ({"attention": "fast"}, "attention must be one of auto, torch, flash, not 'fast'"),
     "bf16": ({"bf16": True}, "bf16 is not used: set precision instead"),

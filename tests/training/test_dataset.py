@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import MegrezError
-from training.dataset import Mixture, RecordDataset, prepare
+from training.dataset import MANY, Mixture, RecordDataset, prepare
 from training.features import Featuriser
 from training.records import DataError, read_records
 
@@ -85,6 +85,48 @@ def test_text_beside_speech(mode: str, expected: list[str | None], tmp_path: Pat
     data = dataset(tmp_path / "records.jsonl", turns, featurise, speech_text=mode)
     assert [record.conversations[0]["content"].get("text") for record in data.records] == expected
     assert [len(item.mels) for item in data] == [1] * (len(expected) - 1) + [0]
+
+
+def test_texts_that_are_instructions_are_told(
+    tmp_path: Path, featurise: Featuriser, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two answers to one recording: only its text says which."""
+    low, high = write_tone(tmp_path / "low.wav", 200), write_tone(tmp_path / "high.wav", 900)
+    asked = [("write it down", low, "la"), ("translate it", low, "ah"), ("hum", high, "hm"), ("hum", high, "hm")]
+    turns = [[user(text, audio=sound), assistant(answer)] for text, sound, answer in asked]
+    with caplog.at_level(logging.INFO):
+        dataset(tmp_path / "records.jsonl", turns, featurise, speech_text="keep")
+        assert not caplog.messages
+        dataset(tmp_path / "records.jsonl", turns, featurise, speech_text="both")
+    told, warned = caplog.messages
+    assert told.startswith("speech_text both: 4 records count twice, the second time without the text beside their")
+    assert warned.startswith("without those texts, 1 recordings have several answers")
+
+
+def test_many_records_are_checked_by_several_processes(tmp_path: Path, featurise: Featuriser) -> None:
+    """With the same lengths and problems, in the same order."""
+    red = write_picture(tmp_path / "red.png", "red")
+    turns = [[user(f"item {i}" * (i % 7), image=red), assistant(str(i))] for i in range(MANY)]
+    data = dataset(tmp_path / "records.jsonl", turns, featurise)
+    assert data.lengths == [len(item.input_ids) for item in data]
+    assert len(set(data.lengths)) > 7
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    for i in (3, 77):
+        turns[i][0]["content"]["image"] = "bad.png"
+    with pytest.raises(DataError) as caught:
+        dataset(tmp_path / "records.jsonl", turns, featurise)
+    assert [problem.split(": ")[0] for problem in caught.value.problems] == [
+        f"{tmp_path}/records.jsonl:{i}" for i in (4, 78)
+    ]
+
+
+def test_pictures_may_be_large(tmp_path: Path, tiny_path: Path) -> None:
+    """Larger than a server takes from strangers, up to a limit that can be set."""
+    photo = write_picture(tmp_path / "photo.png", "red", (9000, 6000))
+    records = [[user("x", image=photo), assistant("y")]]
+    assert len(dataset(tmp_path / "records.jsonl", records, Featuriser.from_pretrained(tiny_path))) == 1
+    with pytest.raises(DataError, match="9000 x 6000 = 54,000,000 pixels; at most 53,000,000"):
+        dataset(tmp_path / "records.jsonl", records, Featuriser.from_pretrained(tiny_path, max_pixels=53_000_000))
 
 
 def test_weights_repeat_and_thin_out(tmp_path: Path, featurise: Featuriser, caplog: pytest.LogCaptureFixture) -> None:

@@ -22,8 +22,11 @@ from pipeline.omni import Omni
 from tests.conftest import ROOT
 from training.arguments import FinetuneArguments, parse
 from training.average import EMA_FILE
-from training.finetune import main, save
+from training.export import image_processor, save
+from training.features import Featuriser
+from training.finetune import gathered, main
 from training.model import OmniForTraining
+from training.records import SHOWN, read_records
 
 from .runs import ALL_PARTS, history, run, weights, words, write_varied
 from .tiny import PREPROCESSOR, assistant, user, write_picture, write_records, write_tone
@@ -113,6 +116,21 @@ def test_how_pictures_are_cut_is_kept_where_it_is_read(tiny_path: Path, varied: 
     assert found == replace(ModelConfig.from_pretrained(source).image_processor, max_slice_nums=2)
 
 
+def test_smaller_slices_are_more(tiny_path: Path, tmp_path: Path) -> None:
+    """A picture of 112 x 112 is one slice, but of slices of 56 it takes an overview and four."""
+    picture = write_picture(tmp_path / "red.png", "red")
+    records = read_records(write_records(tmp_path / "records.jsonl", [[user("x", picture), assistant("y")]]))
+    found = {}
+    for side in (None, 56):
+        options = {} if side is None else {"scale_resolution": side}
+        data = parse(words(checkpoint=tiny_path, **options))[0]
+        featurise = Featuriser.from_pretrained(tiny_path, image_processor(data))
+        found[side] = featurise(records[0].conversations).slice_sizes
+    assert found == {None: [(8, 8)], 56: [(4, 4)] * 5}
+    run(tiny_path, tmp_path / "records.jsonl", tmp_path / "output", max_steps=1, scale_resolution=56)
+    assert ModelConfig.from_pretrained(tmp_path / "output").image_processor.scale_resolution == 56
+
+
 @pytest.mark.parametrize("way", ["share", "files", "by length", "the best"])
 def test_held_out_records_are_evaluated(way: str, tiny_path: Path, varied: Path, tmp_path: Path) -> None:
     held = write_records(tmp_path / "held.jsonl", [[user("x"), assistant("y")]])
@@ -155,10 +173,8 @@ def test_pieces_that_processes_hold_are_gathered_to_be_saved(tiny_path: Path, tm
     model = OmniForTraining.from_pretrained(tiny_path)
     whole = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     accelerator = SimpleNamespace(get_state_dict=lambda engine: whole if engine == "engine" else {})
-    trainer: Any = SimpleNamespace(
-        args=arguments, is_deepspeed_enabled=True, accelerator=accelerator, deepspeed="engine"
-    )
-    save(trainer, model, data, tuning)
+    trainer: Any = SimpleNamespace(is_deepspeed_enabled=True, accelerator=accelerator, deepspeed="engine")
+    save(model, gathered(trainer, model), data, tuning, Path(arguments.output_dir))
     saved = weights(tmp_path / "output")
     assert saved.keys() == whole.keys()
     assert all(torch.equal(saved[name], whole[name]) for name in whole)
@@ -241,3 +257,20 @@ def test_problems_of_all_files_are_told_together(tiny_path: Path, tmp_path: Path
     assert "3 problem(s)" in said
     for place in ("train.jsonl:1: conversations[0].content.image", "none.jsonl: no such file", "bad.jsonl:1: "):
         assert f"{tmp_path}/{place}" in said
+
+
+def test_long_lists_are_written(tiny_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of problems, and of what is too long."""
+    output = tmp_path / "output"
+    missing = [[user("x", image=f"{i}.png"), assistant("y")] for i in range(SHOWN + 2)]
+    line = words(checkpoint=tiny_path, train_files=write_records(tmp_path / "bad.jsonl", missing), output_dir=output)
+    with pytest.raises(SystemExit, match=f"and 2 more, all of them in {output}/problems.txt$"):
+        main(line)
+    problems = (output / "problems.txt").read_text().splitlines()
+    assert [line.split(": ")[0] for line in problems] == [f"{tmp_path}/bad.jsonl:{i + 1}" for i in range(SHOWN + 2)]
+    long = [[user("x"), assistant("y")], *[[user("long " * 200), assistant("y")]] * (SHOWN + 1)]
+    with caplog.at_level("WARNING"):
+        run(tiny_path, write_records(tmp_path / "long.jsonl", long), output, max_steps=1, model_max_length=100)
+    assert f"all {SHOWN + 1} that are left out are named in {output}/left_out.txt" in caplog.messages
+    left_out = (output / "left_out.txt").read_text().splitlines()
+    assert [line.split(" (")[0] for line in left_out] == [f"{tmp_path}/long.jsonl:{i + 2}" for i in range(SHOWN + 1)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file, save_file
 
 from pipeline.fingerprint import fingerprint
@@ -90,3 +91,18 @@ def test_what_begins_anew_leaves_nothing_of_the_old_run(tiny_path: Path, varied:
 def test_a_run_never_writes_over_what_it_starts_from(tiny_path: Path, varied: Path) -> None:
     with pytest.raises(SystemExit, match="is the checkpoint to start from; choose another"):
         main(words(checkpoint=tiny_path, train_files=varied, output_dir=tiny_path, **STEPS))
+
+
+def test_without_the_optimizers_state_it_does_not_go_on(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
+    """As a run with DeepSpeed leaves a checkpoint, where one without it would begin with a new optimizer."""
+    output = tmp_path / "output"
+    run(tiny_path, varied, output, **STEPS)
+    (output / "checkpoint-2" / "scheduler.pt").unlink()
+    (output / "checkpoint-2" / "global_step2").mkdir()
+    options = {"checkpoint": tiny_path, "train_files": varied, "output_dir": output, **STEPS}
+    with pytest.raises(SystemExit, match="holds weights without the optimizer's state"):
+        main(words(**options))
+    settings = yaml.safe_load((output / "settings.yaml").read_text())
+    (output / "settings.yaml").write_text(yaml.safe_dump(settings | {"deepspeed": True}))
+    with pytest.raises(SystemExit, match=r"begun with other settings \(deepspeed\)"):
+        main(words(**options))
