@@ -1,8 +1,9 @@
 """Serves a checkpoint, asks it the held-out questions over HTTP, and writes its model card.
 
-    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150] [--seed 2027]
+    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150] [--seed 2027] [--beside CHECKPOINT]
 
-The held-out records are generated into the work directory, by a seed of their own.
+The held-out records are generated into the work directory, by a seed of their own. With `--beside` another checkpoint
+is asked the same, and the two are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from .model_card import model_card
+from .model_card import ORIGIN, beside, hardest, model_card
 from .synthetic.export import export
 
 ROOT = Path(__file__).parents[1]
@@ -36,17 +37,27 @@ TEXTS = 20  # of a short task and language, for the rate of answers to one reque
 
 
 def evaluate(checkpoint: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
-    """The accuracy benchmark's result on `count` held-out examples of each task and language, with two more entries:
-    `alone`, its result on texts that are asked one at a time, and `seed`."""
+    """The accuracy benchmark's result on `count` held-out examples of each task and language, with more entries:
+    `alone`, its result on texts that are asked one at a time, `seed`, and those of `read_result`."""
+    work.mkdir(parents=True, exist_ok=True)
     data = work / f"held-out-{seed}-{count}"
     export(data, split="test", count=count, seed=seed)
     texts = export(work / f"texts-{seed}", split="test", count=min(TEXTS, count), seed=seed, tasks=SHORT)
     result, alone = work / "accuracy.json", work / "alone.json"
     with served(checkpoint, work) as url:
         ask(url, texts, alone, "--concurrency", "1")
-        ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8")
+        all_wrong = ["--show-wrong", str(count)]
+        ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8", *all_wrong)
+    return read_result(data, result) | {"alone": json.loads(alone.read_text("utf-8")), "seed": seed}
+
+
+def read_result(data: Path, result: Path) -> dict[str, Any]:
+    """What the benchmark wrote, with `distinct`, how many of its questions differ, and `hardest`."""
     found: dict[str, Any] = json.loads(result.read_text("utf-8"))
-    return found | {"alone": json.loads(alone.read_text("utf-8")), "seed": seed}
+    records = [json.loads(line) for line in (data / "test.jsonl").read_text("utf-8").splitlines()]
+    distinct = len({json.dumps(record["conversations"]) for record in records})
+    wrong = {case["id"] for case in (*found["wrong"], *found["failures"])}
+    return found | {"distinct": distinct, "hardest": hardest(records, wrong)}
 
 
 def ask(url: str, data: Path, result: Path, *options: str) -> None:
@@ -97,11 +108,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/checkpoint"))
     parser.add_argument("--count", type=int, default=150, help="examples of a task in a language")
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED)
+    parser.add_argument("--origin", default=ORIGIN, help="a sentence of the card: how these weights came about")
+    parser.add_argument("--beside", type=Path, metavar="CHECKPOINT", help="another one, to compare with")
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
     result = evaluate(args.checkpoint, args.work, args.count, args.seed)
-    (args.checkpoint / "README.md").write_text(model_card(args.checkpoint, result), encoding="utf-8")
+    (args.checkpoint / "README.md").write_text(model_card(args.checkpoint, result, args.origin), encoding="utf-8")
     print(f"wrote {args.checkpoint / 'README.md'}")
+    if args.beside:
+        other = evaluate(args.beside, args.work / "beside", args.count, args.seed)
+        print(beside((args.checkpoint.name, result["groups"]), (args.beside.name, other["groups"])))
 
 
 if __name__ == "__main__":

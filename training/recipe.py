@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from .default_model import write_initial
 from .features import Featuriser
 from .finetune import train_on
 from .hardware import keep_memory
+from .processes import locked, run_together
 from .saving import save_released
 from .synthetic.world import World
 from .tuning import TuningArguments
@@ -40,7 +38,11 @@ log = logging.getLogger(__name__)
 BEGUN, DONE = "begun.yaml", "DONE"
 """Files beside what was begun, with the settings it is made by, and beside what is finished."""
 
-POLL_SECONDS = 0.2
+MADE_BY = (
+    *("corpus.py", "tokenizer.py", "default_model.py", "initialise.py", "initialise_decoder.py", "features.py"),
+    *("sketch.py", "pretrain.py", "token_head.py", "audio_words.py", "vision_words.py", "vision_labels.py"),
+)
+"""Beside `synthetic` and its texts: where examples, vocabulary and first weights come from, and what encoders learn."""
 
 LANGUAGE = "language"
 PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
@@ -49,16 +51,22 @@ PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
 def run(file: Path, work: Path) -> Path:
     """Runs what is left of a recipe in `work`; the directory of the last stage's checkpoint.
 
-    Raises SystemExit when a part fails, and when something in `work` was begun by other settings.
+    Raises SystemExit when a part fails, when something in `work` was begun by other settings, and when another run is
+    at work there.
     """
     recipe = yaml.safe_load(file.read_text("utf-8"))
+    with locked(work) as lock:
+        return _run(recipe, work, lock)
+
+
+def _run(recipe: dict[str, Any], work: Path, lock: int) -> Path:
     seed, current = recipe["seed"], work / "initial"
     before = _begin(current, {"seed": seed, "generators": generators()}, "")
     if not (current / DONE).exists():
         write_initial(current, seed)
         (current / DONE).touch()
     for number, parts in enumerate(recipe["apart"]):
-        before = _apart(file, number, recipe, current, work / parts["name"], before)
+        before = _apart(number, recipe, current, work / parts["name"], before, lock)
         current = _assemble(current, work / parts["name"])
     for number, stage in enumerate(recipe["together"], start=1):
         output = work / stage["name"]
@@ -72,11 +80,10 @@ def run(file: Path, work: Path) -> Path:
 
 
 def generators() -> str:
-    """A digest of the program files and texts that examples, tokenizer and first weights come from."""
+    """A digest of `synthetic` and MADE_BY."""
     here, digest = Path(__file__).parent, hashlib.sha256()
-    names = ("corpus.py", "tokenizer.py", "default_model.py", "initialise.py", "initialise_decoder.py")
     texts = [path for path in (here / "text").rglob("*") if path.is_file()]
-    for file in sorted([*(here / "synthetic").glob("*.py"), *texts, *(here / name for name in names)]):
+    for file in sorted([*(here / "synthetic").glob("*.py"), *texts, *(here / name for name in MADE_BY)]):
         digest.update(f"{file.relative_to(here)} ".encode() + file.read_bytes())
     return digest.hexdigest()
 
@@ -92,52 +99,36 @@ def _begin(output: Path, settings: Any, before: str) -> str:
         raise SystemExit(
             f"{output} was begun by other settings or generators of examples: remove it, or choose another --work"
         )
-    output.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
+    if not file.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        whole = file.with_suffix(".tmp")
+        whole.write_text(text, encoding="utf-8")
+        whole.replace(file)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _apart(file: Path, number: int, recipe: dict[str, Any], start: Path, output: Path, before: str) -> str:
+def _apart(number: int, recipe: dict[str, Any], start: Path, output: Path, before: str, lock: int) -> str:
     """One process a part, with a thread each: threads that wait for each other spin. The system shares the cores."""
     parts, seed = recipe["apart"][number], recipe["seed"] + number
     begun = [_begin(output / name, {"seed": seed, name: parts[name]}, before) for name in PREFIXES]
     commands: dict[str, list[str]] = {}
     for name in PREFIXES:
         if name == LANGUAGE:
-            command = ["training.recipe", str(file), "--language", str(number)]
-            command += ["--start", str(start), "--work", str(output)]
+            begun_by = output / name / BEGUN  # not the recipe's file, which may be edited meanwhile
+            command = ["training.recipe", str(begun_by), "--language", str(recipe["seed"] + 10 * number)]
+            command += ["--start", str(start), "--work", str(output / name)]
         else:
             command = ["training.pretrain", name, str(start), str(output / name)]
             command += ["--seed", str(seed), *(["--again"] if number else [])]
             command += [word for key, value in parts[name].items() for word in (f"--{key}", str(value))]
         if not (output / name / DONE).exists():
             commands[name] = [sys.executable, "-m", *command]
-    codes = _run_together(commands)
-    for name, code in codes.items():
-        if code == 0:
-            (output / name / DONE).touch()
+    codes = run_together(commands, lambda name: (output / name / DONE).touch(), lock)
     ended = [name for name, code in codes.items() if code]
     if ended:
         failed = [name for name in ended if codes[name] != -signal.SIGTERM] or ended
         raise SystemExit(f"training {', '.join(failed)} failed; run the recipe again to go on")
     return hashlib.sha256("".join(begun).encode()).hexdigest()
-
-
-def _run_together(commands: dict[str, list[str]]) -> dict[str, int]:
-    """The exit codes of all. When one fails, or this program is ended, those that still run are terminated (-15)."""
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for name, command in commands.items():
-            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        codes = [process.poll() for process in running.values()]
-        while None in codes and not any(codes):
-            time.sleep(POLL_SECONDS)
-            codes = [process.poll() for process in running.values()]
-    finally:
-        for process in running.values():
-            process.terminate()  # nothing to one that has ended
-        ended = {name: process.wait() for name, process in running.items()}
-    return ended
 
 
 def _assemble(start: Path, parts: Path) -> Path:
@@ -176,15 +167,14 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--work", type=Path, default=Path("build/checkpoint"), help="stages, resumed from there")
     parser.add_argument("--output", type=Path, help="a directory that gets what was made, in bfloat16")
-    parser.add_argument("--language", type=int, metavar="ROUND", help="the language model alone, in this round apart")
+    parser.add_argument("--language", type=int, metavar="SEED", help="RECIPE is of a part: the language model, apart")
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="with --language: where it begins")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_memory()
     if args.language is not None:
-        recipe = yaml.safe_load(args.recipe.read_text("utf-8"))
-        stage, seed = recipe["apart"][args.language][LANGUAGE], recipe["seed"] + 10 * args.language
-        train_stage(stage, args.start, args.work / LANGUAGE, seed)
+        begun = yaml.safe_load(args.recipe.read_text("utf-8"))
+        train_stage(begun["settings"][LANGUAGE], args.start, args.work, args.language)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the parts end with this program
     try:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from training.model_card import accuracy_table, model_card
+from tests.conftest import ROOT
+from training.model_card import accuracy_table, beside, digest_of, hardest, model_card
 
 
 def group(
@@ -47,14 +48,54 @@ def test_card(tmp_path: Path) -> None:
     )
     alone = {"cases": 120, "tokens_per_second": 61.4}
     result = {"date": "2026-11-26T01:02:03+00:00", "cases": 3600, "errors": 2, "groups": GROUPS, "alone": alone}
-    result["seed"] = 2027
-    card = " ".join(model_card(checkpoint, result).split())
+    result |= {"seed": 2027, "distinct": 3328, "hardest": {"counts": (3, 4), "print": (0, 0)}}
+    card = " ".join(model_card(checkpoint, result, "Found in a box.").split())
     assert card.startswith("# a-name ")
     for said in (
         "with 0.5 million parameters in bfloat16 (1.0 MB)",
         "Measured over HTTP on 2026-11-26",
-        "`python -m training.evaluate --seed 2027` asked 3,600 held-out questions",
+        f"`python -m training.evaluate {checkpoint} --seed 2027` asked 3,600 questions, 3,328 different ones",
+        f"SHA-256 begins with {digest_of(checkpoint / 'model.safetensors')}.",
+        "by `training.finetune`'s means. Found in a box.",
+        "What was hardest within these tasks: counts 75% of 4. Of them",
         "2 failed requests",
         "Of them 120 short texts were also asked one at a time: the answers came at 61 tokens/s",
     ):
         assert said in card
+
+
+def test_the_default_checkpoints_card_is_of_its_weights() -> None:
+    checkpoint = ROOT / "checkpoints/megrez-omni-mini"
+    assert (
+        f"SHA-256 begins with {digest_of(checkpoint / 'model.safetensors')}" in (checkpoint / "README.md").read_text()
+    )
+
+
+def record(name: str, task: str, language: str, answer: str) -> dict[str, Any]:
+    turns = [{"role": "user", "content": {"text": "?"}}, {"role": "assistant", "content": {"text": answer}}]
+    return {"id": name, "task": task, "language": language, "conversations": turns}
+
+
+def test_what_is_hardest() -> None:
+    records = [
+        record("1", "shapes", "en", "2"),
+        record("2", "spoken", "zh", "3"),
+        record("3", "shapes", "en", "1"),
+        record("4", "shapes", "zh", "红色"),
+        record("5", "sum", "en", "21"),
+        record("6", "text", "en", "WINDOWS"),
+        record("7", "text", "en", "KITCHENS"),
+        record("8", "text", "en", "CITY"),
+        record("9", "text", "zh", "1234567"),
+    ]
+    found = hardest(records, {"2", "3", "6", "7", "8"})
+    assert found == {"counts of two or more": (1, 2), "English print of 7 and 8 characters": (0, 2)}
+
+
+def test_two_checkpoints_beside_each_other() -> None:
+    others = [group | {"score": group["score"] - 0.01} for group in GROUPS]
+    lines = beside(("made", GROUPS), ("kept", others)).splitlines()
+    assert lines[0] == "| task | language | made | kept | difference |"
+    assert lines[2] == "| text | en | 91.5 | 90.5 | +1.0 |"
+    assert lines[4] == "| speech | en | 96.9 | 97.9 | -1.0 |"
+    assert lines[-1] == "| mean | | | | +0.2 |"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,8 @@ import yaml
 from safetensors.torch import load_file
 
 from pipeline import Omni
-from training.recipe import _begin, _run_together, run
+from training.processes import locked
+from training.recipe import _begin, run
 from training.synthetic.world import example
 from training.tuning import part_of
 
@@ -53,6 +52,7 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
     parts = [tmp_path / name / part for name in ("first", "again") for part in ("language", "vision", "audio")]
     first = run(recipe(file), tmp_path)
     assert first == tmp_path / "world"
+    assert all((part / "DONE").exists() for part in parts)
     before = [(part / "model.safetensors").stat().st_mtime_ns for part in parts]
     (first / "DONE").unlink()
 
@@ -90,30 +90,10 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
         run(file, tmp_path)
 
 
-@pytest.mark.parametrize("names", [("fails", "long"), ("long", "fails")])
-def test_when_a_part_fails_none_is_left_running(names: tuple[str, ...]) -> None:
-    begin = time.monotonic()
-    parts = {"fails": python("import sys; sys.exit(3)"), "long": python("import time; time.sleep(600)")}
-    codes = _run_together({name: parts[name] for name in names})
-    assert codes == {"fails": 3, "long": -15}
-    assert time.monotonic() - begin < 60
-
-
-def test_parts_that_end_well_are_waited_for() -> None:
-    assert _run_together({str(n): python(f"import time; time.sleep({n})") for n in (0, 1)}) == {"0": 0, "1": 0}
-
-
-def test_when_one_cannot_be_started_none_is_left_running(tmp_path: Path) -> None:
-    alive = tmp_path / "alive"
-    code = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
-    with pytest.raises(FileNotFoundError):
-        _run_together({"first": python(code), "second": [str(tmp_path / "none")]})
-    time.sleep(4)
-    assert not alive.exists()
-
-
-def python(code: str) -> list[str]:
-    return [sys.executable, "-c", code]
+def test_a_directory_with_another_run_is_left_alone(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(SystemExit, match=f"is at work in {tmp_path}"):
+        run(recipe(tmp_path / "recipe.yaml"), tmp_path)
+    assert not (tmp_path / "initial").exists()
 
 
 @pytest.mark.parametrize("changed", ["rate", "earlier", "seed"])

@@ -1,0 +1,68 @@
+"""Programs at the same time: none is left running, and none works where another does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from training.processes import locked, run_together
+
+
+@pytest.mark.parametrize("names", [("fails", "long"), ("long", "fails")])
+def test_when_a_part_fails_none_is_left_running(names: tuple[str, ...]) -> None:
+    begin = time.monotonic()
+    parts = {"fails": python("import sys; sys.exit(3)"), "long": python("import time; time.sleep(600)")}
+    codes = run_together({name: parts[name] for name in names})
+    assert codes == {"fails": 3, "long": -15}
+    assert time.monotonic() - begin < 60
+
+
+def test_parts_that_end_well_are_waited_for() -> None:
+    assert run_together({str(n): python(f"import time; time.sleep({n})") for n in (0, 1)}) == {"0": 0, "1": 0}
+
+
+def test_what_ends_well_is_done_though_others_fail() -> None:
+    done: list[str] = []
+    parts = {"ends": python("pass"), "fails": python("import sys, time; time.sleep(1); sys.exit(3)")}
+    assert run_together(parts, done.append) == {"ends": 0, "fails": 3}
+    assert done == ["ends"]
+
+
+def test_two_runs_never_share_a_directory(tmp_path: Path) -> None:
+    """Nor does one with the parts that a killed run has left behind."""
+    part = f"subprocess.Popen([{sys.executable!r}, '-c', 'input()'], pass_fds=[lock])"
+    killed = f"""
+import os, pathlib, subprocess
+from training.processes import locked
+with locked(pathlib.Path({str(tmp_path)!r})) as lock:
+    {part}
+    os.kill(os.getpid(), 9)
+"""
+    with subprocess.Popen(python(killed), stdin=subprocess.PIPE, cwd=ROOT) as run:
+        assert run.wait() == -9
+        with pytest.raises(SystemExit, match=f"is at work in {tmp_path}"), locked(tmp_path):
+            pass
+    for _ in range(100):  # its input has ended, and so does the part
+        with suppress(SystemExit), locked(tmp_path):
+            return
+        time.sleep(0.1)
+    pytest.fail("the lock is held for ever")
+
+
+def test_when_one_cannot_be_started_none_is_left_running(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    code = f"import time; time.sleep(3); open({str(alive)!r}, 'w')"
+    with pytest.raises(FileNotFoundError):
+        run_together({"first": python(code), "second": [str(tmp_path / "none")]})
+    time.sleep(4)
+    assert not alive.exists()
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
