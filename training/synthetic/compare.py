@@ -26,7 +26,7 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
         "count": ("How many shapes are in the {which} picture?", "How many shapes does the {which} picture have?"),
         "number": ("Which number does the {which} picture show?", "Read the number in the {which} picture."),
         "which shape": ("What shape is in the {which} picture?", "Which shape does the {which} picture show?"),
-        "which colour": ("What colour is the shape in the {which} picture?", "Which colour has the {which} picture?"),
+        "which colour": ("What colour is the shape in the {which} picture?", "Which colour is in the {which} picture?"),
         "shape": ("Do both pictures show the same shape?", "Is the shape the same in both pictures?"),
         "colour": ("Do both pictures have the same colour?", "Is the colour the same in both pictures?"),
     },

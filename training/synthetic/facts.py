@@ -33,7 +33,7 @@ How many wheels does a car have?/How many wheels are on a car?|4|汽车有几个
 How many wheels does a bicycle have?/How many wheels are on a bicycle?|2|自行车有几个轮子？/一辆自行车有多少个轮子？|2个
 How many sides does a triangle have?/How many sides are on a triangle?|3|三角形有几条边？/一个三角形有多少条边？|3条
 How many sides does a square have?/How many sides are on a square?|4|正方形有几条边？/一个正方形有多少条边？|4条
-How many letters are in the English alphabet?/How many letters has English?|26|英语有几个字母？/英文有多少个字母？|26个
+How many letters are in the alphabet?/How many letters does English have?|26|英语有几个字母？/英文有多少个字母？|26个
 What is the opposite of hot?/Which word is the opposite of hot?|Cold|热的反义词是什么？/“热”的反义词是哪个字？|冷
 What is the opposite of big?/Which word is the opposite of big?|Small|大的反义词是什么？/“大”的反义词是哪个字？|小
 What is the opposite of up?/Which word is the opposite of up?|Down|上的反义词是什么？/“上”的反义词是哪个字？|下
@@ -92,7 +92,10 @@ POLITE: dict[Language, tuple[str, ...]] = {
 
 def fact_turn(rng: random.Random, language: Language) -> tuple[str, str]:
     questions, answer = rng.choice(FACTS[language])
-    return rng.choice(POLITE[language]).format(rng.choice(questions)), answer
+    polite, question = rng.choice(POLITE[language]), rng.choice(questions)
+    if polite.endswith(", {}"):
+        question = question[0].lower() + question[1:]
+    return polite.format(question), answer
 
 
 def fact_example(rng: random.Random, language: Language, split: Split) -> Example:

@@ -23,8 +23,11 @@ Span = tuple[float, float]
 """Left and right."""
 
 QUESTIONS: dict[Language, tuple[str, ...]] = {
-    "en": ("What does it say?", "Read the text.", "What is written here?"),
-    "zh": ("上面写着什么？", "请读出文字。", "图上的文字是什么？"),
+    "en": (
+        *("What does it say?", "Read the text.", "What is written here?", "What does the text say?", "Read this."),
+        *("What is printed here?", "What text is this?"),
+    ),
+    "zh": ("上面写着什么？", "请读出文字。", "图上的文字是什么？", "图里写了什么？", "读一下这些字。"),
 }
 
 DARK_INKS = ("red", "green", "blue", "purple", "brown", "black", "black")

@@ -9,7 +9,7 @@ from typing import Any
 
 from .example import Example, Language, Split, turns
 from .scene import COLOURS, Scene, draw, random_scene
-from .scene_wordings import ANSWERS, CELLS_EN, CELLS_ZH, COLOUR_NAMES, SHAPE_NAMES, WORDINGS, a_or_an, plural
+from .scene_wordings import ANSWERS, CELLS_EN, CELLS_ZH, COLOUR_NAMES, SHAPE_NAMES, WORDINGS, WRITTEN, a_or_an, plural
 from .shapes import SHAPES
 
 Pair = tuple[str, str]
@@ -20,9 +20,10 @@ MOST_OF_A_KIND = 2
 """Questions of one kind about one scene; else the relations of many things would outnumber the rest."""
 
 
-def questions(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
-    """Questions with one right answer each, at most MOST_OF_A_KIND of a kind, in random order."""
-    writer = _Writer(rng, language)
+def questions(rng: random.Random, scene: Scene, language: Language, spoken: bool = True) -> list[Pair]:
+    """Questions with one right answer each, at most MOST_OF_A_KIND of a kind, in random order; unless `spoken`, in
+    more wordings."""
+    writer = _Writer(rng, language, spoken)
     pairs: list[Pair] = []
     for kind in (_properties(writer, scene), _counts(writer, scene), _places(writer, scene), _relations(writer, scene)):
         pairs += rng.sample(kind, min(len(kind), MOST_OF_A_KIND))
@@ -34,7 +35,7 @@ def many_questions(rng: random.Random, scene: Scene, language: Language) -> list
     """More of what is hard, to learn from: a decoder found which of several shapes is red only after some 40,000
     questions for it, whatever else it was asked meanwhile, and then still counted the circles wrongly half of the
     time."""
-    writer = _Writer(rng, language)
+    writer = _Writer(rng, language, spoken=False)
     counts = _counts(writer, scene)
     counts += [_count_shape(writer, scene, shape) for shape in SHAPES]
     counts += [_count_colour(writer, scene, colour) for colour in sorted({thing.colour for thing in scene.things})]
@@ -71,7 +72,7 @@ def scene_example(
     colours = tuple(COLOURS) if rng.random() < many else rng.sample(tuple(COLOURS), rng.randint(1, 2))
     scene = random_scene(rng, shapes=shapes, colours=colours)
     if split == "test":
-        pairs = questions(rng, scene, language)[:1]
+        pairs = questions(rng, scene, language, spoken=False)[:1]
     else:
         pairs = many_questions(rng, scene, language)[: rng.randint(4, 8)]
     return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
@@ -80,9 +81,10 @@ def scene_example(
 class _Writer:
     """Words a question in one of its ways, with names in the language asked for."""
 
-    def __init__(self, rng: random.Random, language: Language) -> None:
+    def __init__(self, rng: random.Random, language: Language, spoken: bool) -> None:
         self.rng = rng
-        self.wordings = WORDINGS[language]
+        more = {} if spoken else WRITTEN[language]
+        self.wordings = {kind: wordings + more.get(kind, ()) for kind, wordings in WORDINGS[language].items()}
         self.answers = ANSWERS[language]
         self.shapes, self.colours = SHAPE_NAMES[language], COLOUR_NAMES[language]
         self.cells = CELLS_EN if language == "en" else CELLS_ZH

@@ -52,6 +52,30 @@ WORDINGS: dict[Language, dict[str, tuple[str, ...]]] = {
     },
 }
 
+WRITTEN: dict[Language, dict[str, tuple[str, ...]]] = {
+    "en": {
+        "colour": ("Tell me the colour of the {shape}.", "What colour does the {shape} have?"),
+        "shape": ("Name the {colour} shape.",),
+        "count": ("Count the shapes.", "What is the number of shapes?"),
+        "count shape": ("Count the {shapes}.", "What is the number of {shapes}?", "How many {shapes}?"),
+        "count colour": ("Count the {colour} shapes.", "What is the number of {colour} shapes?"),
+        "place": ("In which part of the picture is the {shape}?", "Find the {shape}."),
+        "exists": ("Can you see {a} {shape}?", "Does the picture show {a} {shape}?"),
+        "exists both": ("Can you see {b} {colour} {shape}?", "Does the picture show {b} {colour} {shape}?"),
+    },
+    "zh": {
+        "colour": ("请说出{shape}的颜色。", "{shape}是啥颜色？"),
+        "shape": ("请说出{colour}的图形。",),
+        "count": ("数一数图形。", "图形有几个？"),
+        "count shape": ("数一数{shape}。", "{shape}有几个？"),
+        "count colour": ("数一数{colour}的图形。", "{colour}的图形有几个？"),
+        "place": ("{shape}在图中哪个位置？", "找到{shape}。"),
+        "exists": ("有{shape}吗？", "能看到{shape}吗？"),
+        "exists both": ("有{colour}的{shape}吗？", "能看到{colour}的{shape}吗？"),
+    },
+}
+"""More wordings, of words that the recogniser of speech has no unit for: they are never spoken."""
+
 ANSWERS: dict[Language, dict[str, str]] = {
     "en": {w: w for w in ("left", "right", "above", "below", "yes", "no")} | {"missing": "There is no {shape}."},
     "zh": {"left": "左边", "right": "右边", "above": "上面", "below": "下面", "yes": "有", "no": "没有"}

@@ -34,8 +34,8 @@ NAMES: dict[Language, tuple[str, ...]] = {
 VARIANTS: dict[Split, tuple[str, ...]] = {
     "train": (
         "m1", "m3", "m4", "m6", "m7", "f1", "f2", "f4", "f5",
-        "Andrea", "Alex", "Annie", "Michael", "Lee", "Mario", "linda", "steph", "david", "robert", "paul",
-        "Andy", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Marco", "Mike", "Nguyen", "adam",
+        "Andrea", "Alex", "Annie", "Michael", "Lee", "Mario", "steph", "david", "robert", "paul",
+        "Andy", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Marco", "Mike", "adam",
         "anika", "antonio", "aunty", "benjamin", "boris", "gustave", "ian", "iven", "john", "marcelo",
         "michel", "miguel", "norbert", "pablo", "pedro", "quincy", "rob", "sandro", "shelby", "travis", "victor", "zac",
     ),

@@ -16,6 +16,7 @@ from .dictation import spoken_example, transcription_example
 from .drills import print_drill, text_drill
 from .example import Example, Generator, Language, Split
 from .facts import fact_example
+from .informal import informal
 from .lettering import lettering_example
 from .memory import memory_example, told_example
 from .outside import refusal_example
@@ -67,8 +68,10 @@ def _language(rng: random.Random) -> Language:
 
 def example(task: str, seed: int | str, index: int, split: Split, language: Language | None = None) -> Example:
     """Example `index` of a task: the same for the same arguments."""
-    rng = random.Random(f"{seed} {split} {task} {index}")
-    return (TASKS | TRAINING_ONLY)[task](rng, language or _language(rng), split)
+    name = f"{seed} {split} {task} {index}"
+    rng = random.Random(name)
+    made = (TASKS | TRAINING_ONLY)[task](rng, language or _language(rng), split)
+    return informal(random.Random(f"{name} informal"), made)
 
 
 class World(Dataset[Features]):
