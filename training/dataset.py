@@ -15,6 +15,7 @@ from tqdm import tqdm
 from pipeline.errors import MegrezError
 
 from .features import Features, Featuriser
+from .hardware import cores
 from .records import SHOWN, DataError, Record, has_text_beside_speech, speech_alone
 
 log = logging.getLogger(__name__)
@@ -57,9 +58,8 @@ def prepare(
     warning. Raises DataError with every medium that can't be decoded.
     """
     chosen: list[Record] = []
-    spoken_records = [record for record in records if has_text_beside_speech(record)]
-    if spoken_records and speech_text != "keep":
-        _tell_of_speech(spoken_records, speech_text)
+    if speech_text != "keep":
+        _tell_of_speech([record for record in records if has_text_beside_speech(record)], speech_text)
     for record in records:
         spoken = has_text_beside_speech(record)
         if speech_text != "drop" or not spoken:
@@ -110,11 +110,13 @@ class _Checked(Dataset[int | str]):
 
 def _free_cores() -> int:
     """Those of this process, where torchrun has started several on a machine."""
-    return max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    return max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:
     """That texts are left out, and where that leaves equal questions with different answers."""
+    if not records:
+        return
     what = "count twice, the second time without" if speech_text == "both" else "are used without"
     log.info(
         "speech_text %s: %d records %s the text beside their recording, as if it repeated what is spoken. "

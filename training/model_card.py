@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .hardware import processor_name
+from .hardware import cores, processor_name
 
 WHAT: dict[str, str] = {
     "shapes": "shapes, colours, counts and positions in a picture, exact answer",
@@ -96,7 +95,7 @@ def model_card(checkpoint: Path, result: Mapping[str, Any], origin: str = ORIGIN
         seed=result["seed"],
         alone=result["alone"]["cases"],
         rate=result["alone"]["tokens_per_second"],
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=cores(),
         processor=processor_name(),
         table=accuracy_table(result["groups"]),
     )
