@@ -66,9 +66,8 @@ def test_card(tmp_path: Path) -> None:
 
 def test_the_default_checkpoints_card_is_of_its_weights() -> None:
     checkpoint = ROOT / "checkpoints/megrez-omni-mini"
-    assert (
-        f"SHA-256 begins with {digest_of(checkpoint / 'model.safetensors')}" in (checkpoint / "README.md").read_text()
-    )
+    card = " ".join((checkpoint / "README.md").read_text().split())
+    assert f"SHA-256 begins with {digest_of(checkpoint / 'model.safetensors')}" in card
 
 
 def record(name: str, task: str, language: str, answer: str) -> dict[str, Any]:
