@@ -40,8 +40,9 @@ def positive(text: str) -> int:
 
 
 def fields(text: str) -> dict[str, Any]:
+    """Of a request; what it is about and how it is answered is ours."""
     value = json.loads(text)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or value.keys() & {"model", "messages", "stream", "n"}:
         raise ValueError(text)
     return value
 

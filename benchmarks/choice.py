@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 LETTERS = "ABCDEFGH"
 """Where a question doesn't say what its options are."""
 
-LONG_ANSWER = 5  # words; from here on a lone "A" is likely the article, and before a word in small letters always
+LONG_ANSWER = 5  # words; from here on a lone "A" is likely the article
 
 _LETTER = r"(?:[A-HJ-Z]|I(?!\s+[a-z]|['’]))(?![A-Za-z])"
 """An "I" before a word is likely the pronoun."""
@@ -19,8 +19,12 @@ _LEADING = re.compile(r"[\W_]*([A-Z])\s*[.):,、]")
 _BETWEEN = rf"""(?:\s|[:*_("'「“]|(?i:\b(?:is|option|choice)\b)|选项|为|是|应|选)*({_LETTER})"""
 _ANSWER = re.compile(rf"(?:(?i:\banswer|\b(?:correct|right|best)\s+(?:option|choice))|答案|选(?!项)择?){_BETWEEN}")
 _OPTION = re.compile(rf"(?:(?i:\b(?:option|choice))|选项){_BETWEEN}")
-_NO_ARTICLE = r"A(?![A-Za-z'])(?!\s+(?!(?:and|or|nor|is|was|as|because|since)\b)[a-z])"
-_ALONE = re.compile(rf"(?<![A-Za-z])(?:(?!A){_LETTER}(?!')|{_NO_ARTICLE})")
+_ALONE = re.compile(rf"(?<![A-Za-z]){_LETTER}(?!')")
+_SENTENCE_BEGINS = re.compile(r"(?:^|[.!?:\n])[^\w.!?]*$")
+_AFTER_ARTICLE = re.compile(
+    r"\s+(?!(?:and|or|nor|is|was|as|because|since|seems?|looks?|fits?|match(?:es)?|would|could|must|may|might|but|here)\b)"
+    "[a-z]"
+)
 _LISTED = re.compile(rf"(?<![A-Za-z])(?:(?!A){_LETTER}(?!')|A(?=\s*(?:[.):,、;]|$)))")
 
 _DENIED = re.compile(r"(?:(?i:\bnot\b|n['’]t\b|\bnever\b)(?:(?!\bbut\b)[^.,;:])*|(?:不是|不选|不应|并非|而非)\W*)$")
@@ -37,22 +41,22 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
     attempts follows VLMEvalKit's `can_infer` (option letters first, texts last, an ambiguous answer
     is no answer; Duan et al. 2024, https://arxiv.org/abs/2407.11691):
 
-    1. nothing but a letter, or that in the first line alone: "B", "(b)", "**B**.\\n\\nIt is blue"
+    1. nothing but a letter: "B", "(b)", "**B**."
     2. nothing but an option's text: "blue"
     3. a letter and a separator in front, and no other letter behind it: "B. blue", "(B) blue", "B. A blue one"
     4. a letter behind a word that announces it, the last such: "The answer is B", "答案是B", "故选B"; none where
        another joins it
-    5. one letter that is called an option, and no other: "Option A is what I see"
-    6. one letter alone anywhere: "It must be B, the blue one"
-    7. one option's text anywhere: "I see a blue circle"
+    5. a first line that is a letter, and no other such line: "**B**\\nA is red"
+    6. one letter that is called an option, and no other: "Option A is what I see"
+    7. one letter alone anywhere, no article: "It must be B, the blue one"
+    8. one option's text anywhere: "A blue circle"
 
-    In 4 to 6 a letter that is denied doesn't count: "not A", "A is wrong", "不是A".
+    In 4, 6 and 7 a letter that is denied doesn't count: "not A", "A is wrong", "不是A".
     """
     letters = set(options) or set(LETTERS)
     answer = unicodedata.normalize("NFKC", answer).strip()
-    by_themselves = [match[1].upper() for line in answer.split("\n") if (match := _WRAPPED.fullmatch(line))]
-    if len(by_themselves) == 1 and by_themselves[0] in letters and _WRAPPED.fullmatch(answer.split("\n")[0]):
-        return by_themselves[0]
+    if (match := _WRAPPED.fullmatch(answer)) and match[1].upper() in letters:
+        return match[1].upper()
     if letter := _only(key for key, text in options.items() if _fold(text) == _fold(answer)):
         return letter
     if (
@@ -65,16 +69,27 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
         last = announced[-1]
         joined = _JOINED.match(answer, last.end())
         return None if joined and joined[1] in letters - {last[1]} else last[1]
+    lines = answer.split("\n")
+    if len(by_themselves := [match[1].upper() for line in lines if (match := _WRAPPED.fullmatch(line))]) == 1:
+        (letter,) = by_themselves
+        if letter in letters and _WRAPPED.fullmatch(lines[0]):
+            return letter
     named = _only(found[1] for found in _OPTION.finditer(answer) if found[1] in letters and _meant(answer, found))
     if named and not _others(answer, letters - {named}):
         return named
-    found = [match for match in _ALONE.finditer(answer) if match[0] in letters]
+    found = [match for match in _ALONE.finditer(answer) if match[0] in letters and not _is_article(answer, match)]
     alone = _only(match[0] for match in found)
     if alone and not all(_meant(answer, match) for match in found):
         return None
     if alone and not (alone == "A" and len(answer.split()) > LONG_ANSWER):
         return alone
     return _only(key for key, text in options.items() if _occurs(_fold(text), _fold(answer)))
+
+
+def _is_article(answer: str, letter: re.Match[str]) -> bool:
+    """An "A" that begins a sentence, before a word that is no verb or conjunction."""
+    begins = letter[0] == "A" and _SENTENCE_BEGINS.search(answer[: letter.start()])
+    return bool(begins and _AFTER_ARTICLE.match(answer, letter.end()))
 
 
 def _meant(answer: str, letter: re.Match[str]) -> bool:

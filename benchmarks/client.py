@@ -53,10 +53,11 @@ async def ask(client: AsyncOpenAI, body: Body) -> Answer:
         rest = {name: value for name, value in body.items() if name not in asked}  # what the client may not know
         completion = await client.chat.completions.create(**asked, extra_body=rest)
         choice = completion.choices[0]
-        content, reason = choice.message.content or "", str(choice.finish_reason)
+        content = choice.message.content or ""
         if not isinstance(content, str):
             raise TypeError(f"the answer's content is a {type(content).__name__}, not a text")
-        text, tokens = content, (completion.usage and completion.usage.completion_tokens) or 0
+        text, reason = content, str(choice.finish_reason)
+        tokens = (completion.usage and completion.usage.completion_tokens) or 0
     except Exception as failure:  # a server's nonsense must not end the run either
         error = f"{type(failure).__name__}: {failure}"
     return Answer(digest(body), text, reason, round(time.perf_counter() - begin, 3), error, tokens)

@@ -59,9 +59,16 @@ def read_cases(file: Path, default_metric: DefaultMetric, media_root: Path | Non
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield _case(json.loads(line), file.stem, number, default_metric, root)
+                yield _case(json.loads(line, object_pairs_hook=_no_key_twice), file.stem, number, default_metric, root)
             except (ValueError, DataError) as error:
                 raise DataError(f"{file}:{number}: {error}") from error
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys json would drop the first."""
+    if len(value := dict(pairs)) < len(pairs):
+        raise DataError(f"a key stands twice in an object with {', '.join(value)}")
+    return value
 
 
 def _case(record: Any, stem: str, number: int, default_metric: DefaultMetric, root: Path) -> Case:

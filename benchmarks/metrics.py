@@ -18,6 +18,7 @@ from whisper_normalizer.english import EnglishSpellingNormalizer
 from .choice import chosen
 
 ANLS_THRESHOLD = 0.5
+_DECIMAL = re.compile(r"(?<![\d.])\d+(\.)\d+(?!\.?\d)")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def wer(answer: str, references: Sequence[str]) -> Score:
 
 
 def cer(answer: str, references: Sequence[str]) -> Score:
-    """Character edits of a Chinese transcript: punctuation and spaces dropped, full width made half, case folded.
+    """Character edits of a Chinese transcript: punctuation (but a decimal point) and spaces dropped, full width made
+    half, case folded.
 
     Each letter and digit counts, as where Whisper's evaluation splits languages without spaces (Radford et al. 2022,
     appendix C); WeNet's compute-wer.py takes a Latin word or a number for one. Numbers are not rewritten (3 and 三
@@ -118,9 +120,10 @@ def _plain(text: str) -> str:
 
 
 def _characters(text: str) -> str:
-    """Without spaces, punctuation (but a decimal point) and what isn't seen."""
-    folded = re.sub(r"(?<!\d)\.|\.(?!\d)", "", unicodedata.normalize("NFKC", text).casefold())
-    kept = (c for c in folded if c == "." or not unicodedata.category(c).startswith(("P", "Cf")))
+    """Without spaces, punctuation and what isn't seen; a point within one number stays, those of a date don't."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    points = {found.start(1) for found in _DECIMAL.finditer(folded)}
+    kept = (c for i, c in enumerate(folded) if i in points or not unicodedata.category(c).startswith(("P", "Cf")))
     return "".join("".join(kept).split())
 
 

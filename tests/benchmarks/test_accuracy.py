@@ -197,3 +197,6 @@ def test_what_cannot_be_asked(run: Run, tmp_path: Path, capsys: pytest.CaptureFi
     assert "mixed.jsonl:1" in errors[2]
     with pytest.raises(SystemExit):
         run("--concurrency", "0")
+    for wrong in ("[]", "no JSON", '{"messages": []}', '{"model": null}'):
+        with pytest.raises(SystemExit):
+            run("--fields", wrong)

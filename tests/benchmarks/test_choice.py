@@ -68,6 +68,7 @@ def test_denials_of_something_else(answer: str) -> None:
 
 
 def test_the_last_announcement_counts() -> None:
+    assert chosen("B\n\nWait, the answer is C.", COLOURS) == "C"
     assert chosen("The answer is A? No: the answer is C", COLOURS) == "C"
 
 
@@ -84,7 +85,22 @@ def test_numbers_are_whole(answer: str, letter: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["A is right", "A because it is red", "It is A", "Surely A, as it looks", "A\nIt is red"]
+    "answer",
+    [
+        "A is right",
+        "A because it is red",
+        "It is A",
+        "Surely A, as it looks",
+        "A\nIt is red",
+        "A looks correct",
+        "A seems right",
+        "A would be right",
+        "A fits best",
+        "I pick A for this",
+        "I go with A here",
+        "It must be A then",
+        "It is A but dark",
+    ],
 )
 def test_a(answer: str) -> None:
     assert chosen(answer, COLOURS) == "A"

@@ -116,7 +116,7 @@ def test_odd_completions_are_answers_too(server: FakeServer) -> None:
     assert (uncounted.text, uncounted.tokens, uncounted.error) == ("yes", 0, None)
     parts = {"role": "assistant", "content": [{"type": "text", "text": "yes"}]}
     listed = asyncio.run(once(choices=[{"index": 0, "message": parts, "finish_reason": "stop"}]))
-    assert (listed.text, listed.tokens) == ("", 0)
+    assert (listed.text, listed.tokens, listed.finish_reason) == ("", 0, "error")
     assert str(listed.error) == "TypeError: the answer's content is a list, not a text"
     for changes in ({"choices": []}, {"choices": None}, {"choices": [{"index": 0, "message": None}]}):
         assert asyncio.run(once(**changes)).error

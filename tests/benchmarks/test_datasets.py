@@ -141,6 +141,12 @@ def test_bad_records_are_named(tmp_path: Path, name: str) -> None:
         read(tmp_path, {"question": "x", "answer": "y"}, record)
 
 
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"question": "a", "answer": "b", "answer": "c"}')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: a key stands twice"):
+        list(read_cases(tmp_path / "a.jsonl", lambda task, language: "exact"))
+
+
 def test_not_json(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     with pytest.raises(DataError, match=r"a\.jsonl"):

@@ -71,6 +71,7 @@ def test_cer() -> None:
     assert cer("", ["你好"]) == Score(2, 2)
     assert cer("价格是3.5元.", ["价格是35元"]) == Score(1, 6)
     assert cer("价格是3.5元。", ["价格 是３．５元"]) == Score(0, 7)
+    assert cer("2026.11.27", ["20261127"]) == Score(0, 8)
     assert cer("你\u200b好\ufeff...", ["你好"]) == Score(0, 2)
     assert cer("你好吗", ["您们都好", "你好"]) == Score(1, 2)
 
