@@ -33,7 +33,8 @@ lint: setup
 
 check: lint test
 
-# Into build/made, measured beside the one that is there. To take its place: copy it there, then training.held_out.
+# Into build/made, measured beside the one that is there. To take its place: copy it there, training.evaluate for its
+# card, training.held_out for the answers of its test.
 checkpoint: setup
 	$(BIN)/python -m training.recipe training/configs/default_checkpoint.yaml --output build/made
 	$(BIN)/python -m training.evaluate build/made --work build/evaluation --beside $(DEFAULT)

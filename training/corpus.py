@@ -10,6 +10,7 @@ from typing import Any
 from .synthetic import compare, copying, dictation, lettering, page
 from .synthetic.arithmetic import sum_example
 from .synthetic.facts import fact_example
+from .synthetic.informal import informal, typed
 from .synthetic.memory import told_example
 from .synthetic.outside import refusal_example
 from .synthetic.scene import random_scene
@@ -40,10 +41,10 @@ def tokenizer_lines() -> Iterator[str]:
         for index in range(EXAMPLES):
             rng = random.Random(f"tokenizer {language} {index}")
             yield phrase(rng, language)
-            for question, answer in questions(rng, random_scene(rng), language):
-                yield from (question, answer)
+            for question, answer in questions(rng, random_scene(rng), language, spoken=False):
+                yield from (typed(rng, question, language), answer)
             for draw in (sum_example, fact_example, greeting_example, refusal_example, told_example):
-                for turn in draw(rng, language, "train").conversations:
+                for turn in informal(rng, draw(rng, language, "train")).conversations:
                     yield turn["content"]["text"]
 
 

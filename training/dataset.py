@@ -21,6 +21,7 @@ from .records import SHOWN, DataError, Record, has_text_beside_speech, speech_al
 log = logging.getLogger(__name__)
 
 SPEECH_TEXT = ("keep", "drop", "both")
+MOST_CHECKERS = 8
 MANY = 100
 """Records that take long to check: by several processes, with a bar."""
 
@@ -109,8 +110,9 @@ class _Checked(Dataset[int | str]):
 
 
 def _free_cores() -> int:
-    """Those of this process, where torchrun has started several on a machine."""
-    return max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    """Those of this process, where torchrun has started several on a machine; no more than memory may have room for
+    large pictures."""
+    return min(max(cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1), MOST_CHECKERS)
 
 
 def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:
@@ -130,7 +132,7 @@ def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:
         answers.setdefault(json.dumps(turns[: last + 1]), set()).add(str(reply))
     ambiguous = sum(len(found) > 1 for found in answers.values())
     if ambiguous:
-        log.warning("without those texts, %d recordings have several answers: they say what to do with it", ambiguous)
+        log.warning("without those texts, %d recordings have several answers: the texts are instructions", ambiguous)
 
 
 class Mixture(Dataset[Features]):

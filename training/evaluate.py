@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from .model_card import ORIGIN, beside, hardest, model_card
+from .model_card import beside, hidden, model_card
 from .synthetic.export import export
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ TEXTS = 20  # of a short task and language, for the rate of answers to one reque
 
 def evaluate(checkpoint: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
     """The accuracy benchmark's result on `count` held-out examples of each task and language, with more entries:
-    `alone`, its result on texts that are asked one at a time, `seed`, and those of `read_result`."""
+    `alone`, its result on texts that are asked one at a time, `count`, `seed`, and those of `read_result`."""
     work.mkdir(parents=True, exist_ok=True)
     data = work / f"held-out-{seed}-{count}"
     export(data, split="test", count=count, seed=seed)
@@ -48,16 +48,17 @@ def evaluate(checkpoint: Path, work: Path, count: int, seed: int) -> dict[str, A
         ask(url, texts, alone, "--concurrency", "1")
         all_wrong = ["--show-wrong", str(count)]
         ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8", *all_wrong)
-    return read_result(data, result) | {"alone": json.loads(alone.read_text("utf-8")), "seed": seed}
+    of = {"alone": json.loads(alone.read_text("utf-8")), "count": count, "seed": seed}
+    return read_result(data, result) | of
 
 
 def read_result(data: Path, result: Path) -> dict[str, Any]:
-    """What the benchmark wrote, with `distinct`, how many of its questions differ, and `hardest`."""
+    """What the benchmark wrote, with `distinct`, how many of its questions differ, and `hidden`."""
     found: dict[str, Any] = json.loads(result.read_text("utf-8"))
     records = [json.loads(line) for line in (data / "test.jsonl").read_text("utf-8").splitlines()]
     distinct = len({json.dumps(record["conversations"]) for record in records})
     wrong = {case["id"] for case in (*found["wrong"], *found["failures"])}
-    return found | {"distinct": distinct, "hardest": hardest(records, wrong)}
+    return found | {"distinct": distinct, "hidden": hidden(records, wrong)}
 
 
 def ask(url: str, data: Path, result: Path, *options: str) -> None:
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/checkpoint"))
     parser.add_argument("--count", type=int, default=150, help="examples of a task in a language")
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED)
-    parser.add_argument("--origin", default=ORIGIN, help="a sentence of the card: how these weights came about")
+    parser.add_argument("--origin", default="", help="a sentence of the card: how these weights came about")
     parser.add_argument("--beside", type=Path, metavar="CHECKPOINT", help="another one, to compare with")
     args = parser.parse_args()
     result = evaluate(args.checkpoint, args.work, args.count, args.seed)

@@ -18,8 +18,9 @@ from pipeline.model.weights import torch_dtype, unused_tensors
 from .arguments import DataArguments, FinetuneArguments
 from .average import EMA_FILE
 from .model import OmniForTraining
+from .resuming import refuse_other_model
 from .saving import save_released
-from .trainer import checkpoints
+from .trainer import whole_checkpoints
 from .tuning import TuningArguments, apply_tuning, released_tensors, save_adapters
 
 log = logging.getLogger(__name__)
@@ -29,22 +30,24 @@ WEIGHTS = "model.safetensors"
 
 def export(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Path:
     """Writes what a checkpoint on the way in `output_dir` holds (of an average, where there is one) to a directory
-    beside it, and returns that. Raises MegrezError, CheckpointError."""
-    folder = Path(training.output_dir) / data.export
-    if folder not in checkpoints(folder.parent) or not (folder / WEIGHTS).is_file():
-        there = ", ".join(sorted(path.name for path in checkpoints(folder.parent))) or "none"
-        raise MegrezError(f"{folder} is no checkpoint that can be exported; there are: {there}")
+    beside it, and returns that. Needs no other process, and of DeepSpeed only that it has gathered the weights.
+
+    Raises MegrezError, CheckpointError.
+    """
+    source, folder = checkpoint_of(data), Path(training.output_dir) / data.export
+    there = [path for path in whole_checkpoints(folder.parent) if (path / WEIGHTS).is_file()]
+    if folder not in there:
+        names = ", ".join(path.name for path in there) or "none"
+        raise MegrezError(f"{folder} is no checkpoint that can be exported; there are: {names}")
+    refuse_other_model(data, tuning, training)
     state = load_file(folder / WEIGHTS)
     if (folder / EMA_FILE).exists():
         state |= load_file(folder / EMA_FILE)
-    model = OmniForTraining.from_pretrained(checkpoint_of(data))
+    model = OmniForTraining.from_pretrained(source)
     apply_tuning(model, tuning)
-    different = model.state_dict().keys() ^ state.keys()
-    if different:
-        raise MegrezError(
-            f"{folder} was trained from another checkpoint or with other use of LoRA: "
-            f"{len(different)} tensors are only here or there, {min(different)} for one"
-        )
+    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (model.state_dict(), state)]
+    if shapes[0] != shapes[1]:
+        raise MegrezError(f"{folder} was trained from another checkpoint, or with other use of LoRA")
     output = folder.with_name(f"exported-{folder.name.removeprefix('checkpoint-')}")
     save(model, state, data, tuning, output)
     return output

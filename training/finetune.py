@@ -133,9 +133,11 @@ def _records(
 
 def _listed(name: str, lines: Sequence[str], training: FinetuneArguments) -> Path | None:
     """Where they are written, one a line, if they are many."""
+    file = Path(training.output_dir) / name
+    if training.should_save:
+        file.unlink(missing_ok=True)  # an earlier attempt's
     if len(lines) <= SHOWN:
         return None
-    file = Path(training.output_dir) / name
     if training.should_save:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -147,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         data, tuning, training = parse(argv)
         if data.export:
-            export(data, tuning, training)
+            if training.should_save:
+                export(data, tuning, training)
         else:
             finetune(data, tuning, training)
     except MegrezError as error:

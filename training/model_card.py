@@ -24,8 +24,8 @@ WHAT: dict[str, str] = {
     "memory": "what was said or shown some turns ago, exact",
     "refusal": "a question from outside its little world is declined in its own words",
 }
+ERROR_RATES = ("wer", "cer")
 SIGNS = {"pass": "yes", "fail": "**no**"}
-ORIGIN = "`make checkpoint` made it as it stands."
 
 TEXT = """\
 # {name}
@@ -41,20 +41,19 @@ task, is measured below.
 By stages like those of `make checkpoint`, on two CPU cores, from generated examples only (`training/synthetic`):
 pictures drawn with Pillow, speech by espeak-ng, texts from templates. No data, weights or text of others are in it, but
 the fonts and voices that drew and spoke the examples. The language model learns from media that are told in words while
-the two encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means.
-{origin}
+the two encoders learn to tell the same of real ones, then everything together, by `training.finetune`'s means.{origin}
 
 ## What it can do
 
-Measured over HTTP on {date}: `python -m training.evaluate {path} --seed {seed}` asked {cases:,} questions,
-{distinct:,} different ones (facts and greetings are few). But for those two tasks they were held out: training never
-saw their seeds, fonts, voices and part of their printed words. All but those to be declined are worded as in training;
-other wordings are often not understood. Greedy decoding, {errors} failed requests. The weights' SHA-256 begins with
-{digest}.
+Measured over HTTP on {date}: `python -m training.evaluate {path} --count {count} --seed {seed}`
+asked {cases:,} questions, {distinct:,} different ones (facts and greetings are few). But for those two tasks they were
+held out: training never saw their seeds, fonts, voices and part of their printed words. All but those to be declined
+are worded as in training; other wordings are often not understood. Greedy decoding, {errors} failed requests. The
+weights' SHA-256 begins with {digest}.
 
 {table}
 
-What was hardest within these tasks: {hardest}.
+Within these tasks: {hidden}.
 
 Of them {alone} short texts were also asked one at a time: the answers came at {rate:.0f} tokens/s over
 HTTP, the time to the first token included, on {cores} cores ({processor}).
@@ -68,8 +67,8 @@ the released Megrez-3B-Omni.
 """
 
 
-def model_card(checkpoint: Path, result: Mapping[str, Any], origin: str = ORIGIN) -> str:
-    """Markdown, from what `evaluate` measured on this machine."""
+def model_card(checkpoint: Path, result: Mapping[str, Any], origin: str = "") -> str:
+    """Markdown, from what `evaluate` measured on this machine; `origin` is a sentence of how the weights came about."""
     from .synthetic.scene import COLOURS
     from .synthetic.shapes import SHAPES
 
@@ -83,12 +82,11 @@ def model_card(checkpoint: Path, result: Mapping[str, Any], origin: str = ORIGIN
         shapes=f"{len(SHAPES)} shapes",
         colours=len(COLOURS),
         date=result["date"][:10],
-        origin=origin,
+        origin=origin and f"\n{origin}",
+        count=result["count"],
         path=checkpoint,
         digest=digest_of(file),
-        hardest="; ".join(
-            f"{what} {100 * right / n:.0f}% of {n}" for what, (right, n) in result["hardest"].items() if n
-        ),
+        hidden="; ".join(f"{what} {100 * right / n:.0f}% of {n}" for what, (right, n) in result["hidden"].items() if n),
         distinct=result["distinct"],
         cases=result["cases"],
         errors=result["errors"],
@@ -108,7 +106,7 @@ def accuracy_table(groups: list[Mapping[str, Any]]) -> str:
         of = {group["language"]: group for group in groups if group["task"] == task}
         scores = [f"{100 * of[language]['score']:.1f}%" if language in of else "" for language in ("en", "zh")]
         group = next(iter(of.values()))
-        sign = "≤" if group["metric"] in ("wer", "cer") else "≥"
+        sign = "≤" if group["metric"] in ERROR_RATES else "≥"
         goal = "" if group["goal"] is None else f"{sign} {100 * group['goal']:.0f}%"
         reached = ", ".join(dict.fromkeys(SIGNS.get(g["verdict"], "") for g in of.values()))
         lines.append(f"| {WHAT.get(task, task)} | {scores[0]} | {scores[1]} | {goal} | {reached} |")
@@ -119,7 +117,7 @@ def digest_of(weights: Path) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
 
 
-def hardest(records: Iterable[Mapping[str, Any]], wrong: set[str]) -> dict[str, tuple[int, int]]:
+def hidden(records: Iterable[Mapping[str, Any]], wrong: set[str]) -> dict[str, tuple[int, int]]:
     """(right, all) of what the table's rows hide, by what it is."""
     found = {"counts of two or more": [0, 0], "English print of 7 and 8 characters": [0, 0]}
     counted, printed = found.values()
@@ -140,7 +138,7 @@ def beside(first: tuple[str, list[Mapping[str, Any]]], second: tuple[str, list[M
     """Two checkpoints' names and groups, row by row: percent right, and how much more of it the first has."""
     lines, differences = [f"| task | language | {first[0]} | {second[0]} | difference |", "|---|---|---|---|---|"], []
     for one, other in zip(first[1], second[1], strict=True):
-        right = [100 * (1 - g["score"] if g["metric"] in ("wer", "cer") else g["score"]) for g in (one, other)]
+        right = [100 * (1 - g["score"] if g["metric"] in ERROR_RATES else g["score"]) for g in (one, other)]
         differences.append(right[0] - right[1])
         cells = [one["task"], one["language"], *(f"{share:.1f}" for share in right), f"{differences[-1]:+.1f}"]
         lines.append(f"| {' | '.join(cells)} |")

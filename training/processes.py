@@ -36,11 +36,12 @@ def run_together(
     still run are terminated (-15). They hold the `lock`, an open file, too: where this program is killed, they live on.
     """
     running: dict[str, subprocess.Popen[bytes]] = {}
+    codes: dict[str, int | None] = {}
     try:
         for name, command in commands.items():
             held = () if lock is None else (lock,)
             running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, pass_fds=held)
-        codes: dict[str, int | None] = dict.fromkeys(running)
+        codes = dict.fromkeys(running)
         while None in codes.values() and not any(codes.values()):
             time.sleep(POLL_SECONDS)
             for name in [name for name, code in codes.items() if code is None]:
@@ -51,4 +52,7 @@ def run_together(
         for process in running.values():
             process.terminate()  # nothing to one that has ended
         ended = {name: process.wait() for name, process in running.items()}
+        for name, code in ended.items():
+            if code == 0 and codes.get(name) is None:  # it has ended since it was asked
+                done(name)
     return ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,25 @@ def refuse_other_run(data: DataArguments, tuning: TuningArguments, training: Fin
     if begun is None or not training.resume or missing:
         return
     settings = _settings(data, tuning, training)
-    other = sorted(name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name))
+    other = [name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name)]
     if other:
         raise MegrezError(
-            f"{output} holds a run that was begun with other settings ({', '.join(other)}): "
+            f"{output} holds a run that was begun with other settings ({', '.join(sorted(other))}): "
             "choose another output_dir, or begin anew with --resume false"
+        )
+
+
+def refuse_other_model(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> None:
+    """Raises MegrezError where the run in `output_dir` trains another model, or cuts pictures otherwise, than these
+    arguments say; what it learns from, and how, is not asked."""
+    begun = _begun(Path(training.output_dir)) or {}
+    data = replace(data, train_files=[], eval_files=[])
+    settings = _settings(data, tuning, training)
+    model = ("checkpoint", "max_slice_nums", "scale_resolution", *(field.name for field in fields(tuning)))
+    if other := [name for name in model if begun and begun.get(name) != settings[name]]:
+        raise MegrezError(
+            f"{training.output_dir} holds a run that was begun with other settings ({', '.join(sorted(other))}): "
+            "give those"
         )
 
 
@@ -112,6 +126,6 @@ def _settings(data: DataArguments, tuning: TuningArguments, training: FinetuneAr
     for name in FILES:
         settings[name] = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in settings[name]]
     settings["checkpoint"] = fingerprint(Path(data.checkpoint))
-    settings["deepspeed"] = bool(training.deepspeed)
+    settings["deepspeed"] = True if training.deepspeed else None  # as where it isn't written down
     values = {name: getattr(training, name) for name in TRAINER_SETTINGS}
     return settings | {n: v if isinstance(v, int | float) else str(getattr(v, "value", v)) for n, v in values.items()}

@@ -150,9 +150,14 @@ class WithBlank(Dataset[Features]):
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The latest that was written to its end, where the trainer's state is last: a run may be killed while it saves."""
+    return next(reversed(whole_checkpoints(output)), None)
+
+
+def whole_checkpoints(output: Path) -> list[Path]:
+    """In order, those that were written to their end, where the trainer's state is last: a run may be killed while it
+    saves."""
     whole = [path for path in checkpoints(output) if _is_json(path / "trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
+    return sorted(whole, key=lambda path: int(path.name.split("-")[1]))
 
 
 def _is_json(file: Path) -> bool:

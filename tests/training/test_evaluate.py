@@ -44,7 +44,7 @@ def test_every_task_is_asked_and_the_card_is_written(
     assert len(server.bodies) == 3 * 2 + len(TASKS) * 2
     card = (checkpoint / "README.md").read_text()
     assert f"asked {len(TASKS) * 2} questions, {len(TASKS) * 2} different ones" in " ".join(card.split())
-    assert "What was hardest within these tasks: " in card
+    assert f"evaluate {checkpoint} --count 1 --seed 2027" in " ".join(card.split())
     assert "Of them 6 short texts" in card
 
 

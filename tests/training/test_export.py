@@ -55,16 +55,21 @@ def test_what_cannot_be_exported_is_told(tiny_path: Path, tmp_path: Path) -> Non
     varied, output = write_varied(tmp_path, 6), tmp_path / "output"
     run(tiny_path, varied, output, **STEPS)
     (output / "checkpoint-3").mkdir()  # still being written
+    (output / "checkpoint-3" / "model.safetensors").write_bytes(b"half of it")
+    there = "checkpoint-1, checkpoint-2"
     for wrong, said in (
-        ({"export": "checkpoint-9"}, "checkpoint-9 is no checkpoint that can be exported; there are: checkpoint-1, "),
-        ({"export": "checkpoint-3"}, "checkpoint-3 is no checkpoint that can be exported"),
+        ({"export": "checkpoint-9"}, "checkpoint-9 is no checkpoint that can be exported; there are: " + there),
+        ({"export": "checkpoint-3"}, "checkpoint-3 is no checkpoint that can be exported; there are: " + there),
         ({"export": "../output"}, "is no checkpoint that can be exported"),
         ({"export": "checkpoint-1", "output_dir": tmp_path / "none"}, "there are: none"),
-        ({"export": "checkpoint-1", "use_lora": True}, "with other use of LoRA: "),
+        ({"export": "checkpoint-1", "use_lora": True, "max_slice_nums": 2}, "(max_slice_nums, use_lora): give those"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(words(**{"checkpoint": tiny_path, "output_dir": output} | wrong))
         assert said in str(caught.value)
+    (output / "settings.yaml").unlink()  # the weights tell, too
+    with pytest.raises(SystemExit, match="checkpoint-1 was trained from another checkpoint, or with other use of LoRA"):
+        main(words(checkpoint=tiny_path, output_dir=output, export="checkpoint-1", use_lora=True))
     assert not list(output.glob("exported-*"))
 
 

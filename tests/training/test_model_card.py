@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import ROOT
-from training.model_card import accuracy_table, beside, digest_of, hardest, model_card
+from training.model_card import accuracy_table, beside, digest_of, hidden, model_card
 
 
 def group(
@@ -48,16 +48,17 @@ def test_card(tmp_path: Path) -> None:
     )
     alone = {"cases": 120, "tokens_per_second": 61.4}
     result = {"date": "2026-11-26T01:02:03+00:00", "cases": 3600, "errors": 2, "groups": GROUPS, "alone": alone}
-    result |= {"seed": 2027, "distinct": 3328, "hardest": {"counts": (3, 4), "print": (0, 0)}}
+    result |= {"count": 150, "seed": 2027, "distinct": 3328, "hidden": {"counts": (3, 4), "print": (0, 0)}}
     card = " ".join(model_card(checkpoint, result, "Found in a box.").split())
     assert card.startswith("# a-name ")
     for said in (
         "with 0.5 million parameters in bfloat16 (1.0 MB)",
         "Measured over HTTP on 2026-11-26",
-        f"`python -m training.evaluate {checkpoint} --seed 2027` asked 3,600 questions, 3,328 different ones",
+        f"`python -m training.evaluate {checkpoint} --count 150 --seed 2027`",
+        "asked 3,600 questions, 3,328 different ones",
         f"SHA-256 begins with {digest_of(checkpoint / 'model.safetensors')}.",
         "by `training.finetune`'s means. Found in a box.",
-        "What was hardest within these tasks: counts 75% of 4. Of them",
+        "Within these tasks: counts 75% of 4. Of them",
         "2 failed requests",
         "Of them 120 short texts were also asked one at a time: the answers came at 61 tokens/s",
     ):
@@ -75,7 +76,7 @@ def record(name: str, task: str, language: str, answer: str) -> dict[str, Any]:
     return {"id": name, "task": task, "language": language, "conversations": turns}
 
 
-def test_what_is_hardest() -> None:
+def test_what_the_table_hides() -> None:
     records = [
         record("1", "shapes", "en", "2"),
         record("2", "spoken", "zh", "3"),
@@ -87,7 +88,7 @@ def test_what_is_hardest() -> None:
         record("8", "text", "en", "CITY"),
         record("9", "text", "zh", "1234567"),
     ]
-    found = hardest(records, {"2", "3", "6", "7", "8"})
+    found = hidden(records, {"2", "3", "6", "7", "8"})
     assert found == {"counts of two or more": (1, 2), "English print of 7 and 8 characters": (0, 2)}
 
 

@@ -92,10 +92,15 @@ POLITE: dict[Language, tuple[str, ...]] = {
 
 def fact_turn(rng: random.Random, language: Language) -> tuple[str, str]:
     questions, answer = rng.choice(FACTS[language])
-    polite, question = rng.choice(POLITE[language]), rng.choice(questions)
+    return politely(rng, language, rng.choice(questions)), answer
+
+
+def politely(rng: random.Random, language: Language, question: str) -> str:
+    """Sometimes with a word before it; behind a comma it has no capital."""
+    polite = rng.choice(POLITE[language])
     if polite.endswith(", {}"):
         question = question[0].lower() + question[1:]
-    return polite.format(question), answer
+    return polite.format(question)
 
 
 def fact_example(rng: random.Random, language: Language, split: Split) -> Example:

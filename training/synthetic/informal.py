@@ -15,13 +15,16 @@ def informal(rng: random.Random, example: Example) -> Example:
     turns = []
     for turn in example.conversations:
         content = turn["content"]
-        if turn["role"] == "user" and content.get("text", "").endswith(MARKS):
+        if turn["role"] == "user" and content.get("text"):
             content = content | {"text": typed(rng, content["text"], example.language)}
         turns.append({"role": turn["role"], "content": content})
     return replace(example, conversations=turns)
 
 
 def typed(rng: random.Random, question: str, language: Language) -> str:
+    """What isn't a question stays as it is."""
+    if not question.endswith(MARKS):
+        return question
     if language == "en":
         if rng.random() < 0.3:
             question = question.replace("colour", "color").replace("centre", "center").replace("grey", "gray")

@@ -7,7 +7,7 @@ import random
 from . import outside_en, outside_zh
 from .arithmetic import sum_turn
 from .example import Example, Language, Split, assistant, user
-from .facts import POLITE, fact_turn
+from .facts import fact_turn, politely
 from .outside_slots import SLOTS
 from .words import fill
 
@@ -24,7 +24,7 @@ ANSWERED_BEFORE = 0.4  # how often a training example answers something first
 
 def refusal_question(rng: random.Random, language: Language, split: Split) -> str:
     question = fill(rng, rng.choice(TEMPLATES[language][split]), SLOTS[language])
-    return rng.choice(POLITE[language]).format(question)
+    return politely(rng, language, question)
 
 
 def refusal_example(rng: random.Random, language: Language, split: Split) -> Example:

@@ -74,7 +74,7 @@ WRITTEN: dict[Language, dict[str, tuple[str, ...]]] = {
         "exists both": ("有{colour}的{shape}吗？", "能看到{colour}的{shape}吗？"),
     },
 }
-"""More wordings, of words that the recogniser of speech has no unit for: they are never spoken."""
+"""More wordings, never spoken: the recogniser of speech has no units for many of their words."""
 
 ANSWERS: dict[Language, dict[str, str]] = {
     "en": {w: w for w in ("left", "right", "above", "below", "yes", "no")} | {"missing": "There is no {shape}."},
@@ -96,4 +96,4 @@ _FIXED_WORDS = re.sub(r"{\w+}", "", " ".join(sum(WORDINGS["en"].values(), ()))).
 SPOKEN_WORDS_EN = frozenset(
     (*re.findall("[a-z]+", _FIXED_WORDS), *SHAPES, *(plural(shape) for shape in SHAPES), *COLOURS, "a", "an")
 )
-"""Every English word that the questions use, in lower case."""
+"""Every English word that spoken questions use, in lower case."""

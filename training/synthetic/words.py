@@ -117,7 +117,7 @@ SLOTS: dict[Language, dict[str, list[str]]] = {
 def phrase(rng: random.Random, language: Language) -> str:
     """One to six words: half the time a sentence, else words at random; Chinese without spaces."""
     if rng.random() < 0.5:
-        return _agreeing(fill(rng, rng.choice(PHRASES[language]), SLOTS[language]), language)
+        return agreeing(fill(rng, rng.choice(PHRASES[language]), SLOTS[language]), language)
     words = SPEECH_WORDS_EN if language == "en" else SPEECH_WORDS_ZH
     return (" " if language == "en" else "").join(rng.choices(words, k=rng.randint(1, 6)))
 
@@ -127,10 +127,10 @@ def fill(rng: random.Random, template: str, slots: dict[str, list[str]]) -> str:
     return re.sub(r"\{(\w+)\}", lambda slot: rng.choice(slots[slot[1]]), template)
 
 
-def _agreeing(sentence: str, language: Language) -> str:
+def agreeing(sentence: str, language: Language) -> str:
     """One circle, not one circles; 两个, not 二个; 十八, not 一十八."""
     if language == "zh":
-        return re.sub("^一十", "十", sentence.replace("二个", "两个"))
+        return re.sub("^一十", "十", re.sub("(?<!十)二个", "两个", sentence))
     singular = {plural: SHAPES_EN[i] for i, plural in enumerate(PLURALS_EN[: len(SHAPES_EN)])} | {"shapes": "shape"}
     words = "|".join(singular)
     return re.sub(rf"\b(one (?:\w+ )?)({words})\b", lambda found: found[1] + singular[found[2]], sentence)

@@ -5,7 +5,7 @@ import pytest
 
 from training.synthetic.arithmetic import held_out, sum_example
 from training.synthetic.copying import copy_example
-from training.synthetic.facts import FACTS, fact_example
+from training.synthetic.facts import FACTS, fact_example, fact_turn
 from training.synthetic.memory import NAMES, TOLD, is_number, made_up_name, memory_example
 from training.synthetic.outside import REFUSAL, TEMPLATES, refusal_example, refusal_question
 from training.synthetic.outside_slots import SLOTS
@@ -125,3 +125,13 @@ def test_where_a_number_is_to_be_remembered_no_other_is_answered(language):
 def test_numbers_are_known_in_digits_and_words():
     assert all(is_number(text) for text in ("14", "Seven", "七", "十二"))
     assert not any(is_number(text) for text in ("OK.", "Paris", "北京"))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_capitals_do_not_tell_what_is_declined(split):
+    """Behind "Tell me, " there is none, whether it is known or not."""
+    for draw in (lambda rng: fact_turn(rng, "en")[0], lambda rng: refusal_question(rng, "en", split)):
+        asked = [draw(random.Random(seed)) for seed in range(600)]
+        begins = [text.removeprefix("Tell me, ")[0] for text in asked if text.startswith("Tell me, ")]
+        assert len(begins) > 50
+        assert all(begin.islower() or not begin.isalpha() for begin in begins)

@@ -4,12 +4,14 @@ import re
 import pytest
 
 from training.synthetic import scene_questions, scene_wordings
+from training.synthetic.example import Language
 from training.synthetic.scene import random_scene
 from training.synthetic.words import (
     CTC_UNITS,
     LITTLE_EN,
     SPEECH_WORDS_EN,
     SPEECH_WORDS_ZH,
+    agreeing,
     ctc_targets,
     normalise,
     phrase,
@@ -32,6 +34,31 @@ def test_phrases_use_most_words_and_only_units():
     assert all(1 <= len(ctc_targets(text, "en")) <= 6 for text in english)
     assert all(normalise(text, "en") == text for text in english)
     assert all(normalise(text, "zh") == text and ctc_targets(text, "zh") for text in chinese)
+
+
+@pytest.mark.parametrize(
+    ("filled", "language", "said"),
+    [
+        ("one purple triangles", "en", "one purple triangle"),
+        ("one crosses and one shapes", "en", "one cross and one shape"),
+        ("twenty one and two hearts", "en", "twenty one and two hearts"),
+        ("有二个圆形", "zh", "有两个圆形"),
+        ("一十八", "zh", "十八"),
+        ("二十一", "zh", "二十一"),
+    ],
+)
+def test_numbers_agree(filled: str, language: Language, said: str) -> None:
+    assert agreeing(filled, language) == said
+    assert ctc_targets(said, language)
+
+
+def test_phrases_agree() -> None:
+    rng = random.Random(0)
+    english, chinese = ([phrase(rng, language) for _ in range(6000)] for language in ("en", "zh"))
+    assert any(re.search(r"^one (\w+ )?(circle|cross)$", text) for text in english)
+    assert not any(re.search(r"^one (\w+ )?(circles|crosses)$", text) for text in english)
+    assert any("两个" in text for text in chinese)
+    assert not any("二个" in text for text in chinese)
 
 
 def test_targets_are_counted_from_one():
