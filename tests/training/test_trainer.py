@@ -150,7 +150,7 @@ def test_weights_alone_are_no_run_to_go_on_with(tiny_path: Path, varied: Path, t
     options = {**STEPS, "max_steps": 2, "save_only_model": True}
     run(tiny_path, varied, tmp_path / "output", **options)
     line = words(checkpoint=tiny_path, train_files=varied, output_dir=tmp_path / "output", **options)
-    with pytest.raises(MegrezError, match=r"checkpoint-2 holds weights alone .*--resume false"):
+    with pytest.raises(MegrezError, match=r"checkpoint-2 holds weights without the optimizer's state .*--resume false"):
         finetune(*parse(line))
     assert len(run(tiny_path, varied, tmp_path / "output", resume=False, **options)) == 2
 
