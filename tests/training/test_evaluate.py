@@ -13,7 +13,7 @@ import pytest
 
 import training.evaluate
 from tests.benchmarks.conftest import FakeServer, server
-from training.evaluate import main
+from training.evaluate import HELD_OUT_SEED, main
 from training.synthetic.world import LANGUAGES, TASKS
 
 from .synthetic.needs_fonts import needs_fonts
@@ -44,7 +44,7 @@ def test_every_task_is_asked_and_the_card_is_written(
     assert len(server.bodies) == 3 * 2 + len(TASKS) * 2
     card = (checkpoint / "README.md").read_text()
     assert f"asked {len(TASKS) * 2} questions, {len(TASKS) * 2} different ones" in " ".join(card.split())
-    assert f"evaluate {checkpoint} --count 1 --seed 2027" in " ".join(card.split())
+    assert f"evaluate {checkpoint} --count 1 --seed {HELD_OUT_SEED}" in " ".join(card.split())
     assert "Of them 6 short texts" in card
 
 
