@@ -57,9 +57,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--concurrency", type=positive, default=8, help="requests at once")
     add("--max-tokens", type=positive, default=64)
     add("--temperature", type=float, default=0.0)
-    add(
-        "--fields", type=fields, default={}, metavar="JSON", help="of each request, over the above; null leaves one out"
-    )
+    add("--fields", type=fields, default={}, metavar="JSON", help="of each request besides; null leaves one out")
     add("--metric", choices=METRICS, help="of records that name none; default: the goals', or exact")
     add("--media-root", type=Path, help="what the records' paths are relative to; default: the file's folder")
     add("--limit", type=positive, help="the first so many records of each file")

@@ -69,11 +69,9 @@ def chosen(answer: str, options: Mapping[str, str]) -> str | None:
         last = announced[-1]
         joined = _JOINED.match(answer, last.end())
         return None if joined and joined[1] in letters - {last[1]} else last[1]
-    lines = answer.split("\n")
-    if len(by_themselves := [match[1].upper() for line in lines if (match := _WRAPPED.fullmatch(line))]) == 1:
-        (letter,) = by_themselves
-        if letter in letters and _WRAPPED.fullmatch(lines[0]):
-            return letter
+    lines = [(match := _WRAPPED.fullmatch(line)) and match[1].upper() for line in answer.split("\n")]
+    if lines[0] in letters and not any(lines[1:]):
+        return lines[0]
     named = _only(found[1] for found in _OPTION.finditer(answer) if found[1] in letters and _meant(answer, found))
     if named and not _others(answer, letters - {named}):
         return named

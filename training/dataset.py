@@ -59,14 +59,16 @@ def prepare(
     warning. Raises DataError with every medium that can't be decoded.
     """
     chosen: list[Record] = []
-    if speech_text != "keep":
-        _tell_of_speech([record for record in records if has_text_beside_speech(record)], speech_text)
+    alone: list[Record] = []
     for record in records:
-        spoken = has_text_beside_speech(record)
+        spoken = speech_text != "keep" and has_text_beside_speech(record)
         if speech_text != "drop" or not spoken:
             chosen.append(record)
-        if speech_text != "keep" and spoken:
-            chosen.append(speech_alone(record))
+        if spoken:
+            alone.append(speech_alone(record))
+            chosen.append(alone[-1])
+    if alone:
+        _tell_of_speech(alone, speech_text)
     kept, lengths, problems, long = [], [], [], []
     few = len(chosen) < MANY
     found = DataLoader(_Checked(chosen, featurise), batch_size=None, num_workers=0 if few else _free_cores())
@@ -116,9 +118,7 @@ def _free_cores() -> int:
 
 
 def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:
-    """That texts are left out, and where that leaves equal questions with different answers."""
-    if not records:
-        return
+    """That texts are left out of these, and where that leaves equal questions with different answers."""
     what = "count twice, the second time without" if speech_text == "both" else "are used without"
     log.info(
         "speech_text %s: %d records %s the text beside their recording, as if it repeated what is spoken. "
@@ -126,10 +126,10 @@ def _tell_of_speech(records: Sequence[Record], speech_text: str) -> None:
     )  # fmt: skip
     answers: dict[str, set[str]] = {}
     for record in records:
-        turns = speech_alone(record).conversations
-        last = next(i for i, turn in enumerate(turns) if turn["role"] == "user" and turn["content"].get("audio"))
-        reply = next((turn["content"].get("text") for turn in turns[last + 1 :] if turn["role"] == "assistant"), None)
-        answers.setdefault(json.dumps(turns[: last + 1]), set()).add(str(reply))
+        turns = record.conversations  # the last is the assistant's
+        first = next(i for i, turn in enumerate(turns) if turn["content"].get("audio"))
+        reply = next(turn["content"]["text"] for turn in turns[first + 1 :] if turn["role"] == "assistant")
+        answers.setdefault(json.dumps(turns[: first + 1]), set()).add(reply)
     ambiguous = sum(len(found) > 1 for found in answers.values())
     if ambiguous:
         log.warning("without those texts, %d recordings have several answers: the texts are instructions", ambiguous)

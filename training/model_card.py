@@ -119,19 +119,15 @@ def digest_of(weights: Path) -> str:
 
 def hidden(records: Iterable[Mapping[str, Any]], wrong: set[str]) -> dict[str, tuple[int, int]]:
     """(right, all) of what the table's rows hide, by what it is."""
-    found = {"counts of two or more": [0, 0], "English print of 7 and 8 characters": [0, 0]}
-    counted, printed = found.values()
+    right: dict[str, list[bool]] = {"counts of two or more": [], "English print of 7 and 8 characters": []}
+    counted, printed = right.values()
     for record in records:
         answer = record["conversations"][-1]["content"]["text"]
         if record["task"] in ("shapes", "spoken") and answer.isdecimal() and int(answer) > 1:
-            kind = counted
+            counted.append(record["id"] not in wrong)
         elif (record["task"], record["language"]) == ("text", "en") and len(answer) >= 7:
-            kind = printed
-        else:
-            continue
-        kind[0] += record["id"] not in wrong
-        kind[1] += 1
-    return {what: (right, n) for what, (right, n) in found.items()}
+            printed.append(record["id"] not in wrong)
+    return {what: (sum(of), len(of)) for what, of in right.items()}
 
 
 def beside(first: tuple[str, list[Mapping[str, Any]]], second: tuple[str, list[Mapping[str, Any]]]) -> str:

@@ -29,7 +29,7 @@ from .features import Featuriser
 from .finetune import train_on
 from .hardware import keep_memory
 from .processes import locked, run_together
-from .saving import save_released
+from .saving import save_released, write_whole
 from .synthetic.world import World
 from .tuning import TuningArguments
 
@@ -101,9 +101,7 @@ def _begin(output: Path, settings: Any, before: str) -> str:
         )
     if not file.exists():
         output.mkdir(parents=True, exist_ok=True)
-        whole = file.with_suffix(".tmp")
-        whole.write_text(text, encoding="utf-8")
-        whole.replace(file)
+        write_whole(file, text)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

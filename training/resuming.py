@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.errors import MegrezError
 from pipeline.fingerprint import fingerprint
 
 from .arguments import DataArguments, FinetuneArguments
+from .saving import write_whole
 from .trainer import checkpoints, last_checkpoint
 from .tuning import TuningArguments
 
@@ -61,26 +63,26 @@ def refuse_other_run(data: DataArguments, tuning: TuningArguments, training: Fin
     if begun is None or not training.resume or missing:
         return
     settings = _settings(data, tuning, training)
-    other = [name for name in begun.keys() | settings.keys() if begun.get(name) != settings.get(name)]
-    if other:
-        raise MegrezError(
-            f"{output} holds a run that was begun with other settings ({', '.join(sorted(other))}): "
-            "choose another output_dir, or begin anew with --resume false"
-        )
+    advice = "choose another output_dir, or begin anew with --resume false"
+    _refuse_other(output, begun, settings, begun.keys() | settings.keys(), advice)
 
 
 def refuse_other_model(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> None:
     """Raises MegrezError where the run in `output_dir` trains another model, or cuts pictures otherwise, than these
     arguments say; what it learns from, and how, is not asked."""
-    begun = _begun(Path(training.output_dir)) or {}
-    data = replace(data, train_files=[], eval_files=[])
-    settings = _settings(data, tuning, training)
-    model = ("checkpoint", "max_slice_nums", "scale_resolution", *(field.name for field in fields(tuning)))
-    if other := [name for name in model if begun and begun.get(name) != settings[name]]:
-        raise MegrezError(
-            f"{training.output_dir} holds a run that was begun with other settings ({', '.join(sorted(other))}): "
-            "give those"
-        )
+    output = Path(training.output_dir)
+    if begun := _begun(output):
+        settings = _settings(replace(data, train_files=[], eval_files=[]), tuning, training)
+        model = {"checkpoint", "max_slice_nums", "scale_resolution", *(field.name for field in fields(tuning))}
+        _refuse_other(output, begun, settings, model, "give those")
+
+
+def _refuse_other(
+    output: Path, begun: dict[str, Any], settings: dict[str, Any], names: Iterable[str], advice: str
+) -> None:
+    """Raises MegrezError, with advice, where some of these settings differ."""
+    if other := sorted(name for name in names if begun.get(name) != settings.get(name)):
+        raise MegrezError(f"{output} holds a run that was begun with other settings ({', '.join(other)}): {advice}")
 
 
 def resume_from(data: DataArguments, tuning: TuningArguments, training: FinetuneArguments) -> Path | None:
@@ -106,9 +108,7 @@ def resume_from(data: DataArguments, tuning: TuningArguments, training: Finetune
         log.warning("%s is missing: nobody knows with which settings %s was begun", file, output)
     if training.should_save and not (last and file.exists()):
         output.mkdir(parents=True, exist_ok=True)
-        whole = file.with_suffix(".tmp")  # other processes may be reading
-        whole.write_text(yaml.safe_dump(_settings(data, tuning, training)), encoding="utf-8")
-        whole.replace(file)
+        write_whole(file, yaml.safe_dump(_settings(data, tuning, training)))  # other processes may be reading
     return last
 
 

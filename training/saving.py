@@ -45,5 +45,12 @@ def save_released(
     ModelConfig.from_pretrained(output)  # what can't be read back is no checkpoint
 
 
+def write_whole(file: Path, text: str) -> None:
+    """By another name first: nobody reads, and no kill leaves, a half."""
+    whole = file.with_suffix(".tmp")
+    whole.write_text(text, encoding="utf-8")
+    whole.replace(file)
+
+
 def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()

@@ -105,7 +105,7 @@ def test_one_of_two_who_share_encodings(cluster: Cluster) -> None:
             url = f"{cluster.url}/v1/chat/completions"
             body = _request(cluster, False, *parts, max_tokens=3)
             leaver, stayer = (asyncio.create_task(client.post(url, json=body)) for _ in range(2))
-            # Until both wait for one encoding at least: what the leaver began alone goes with it.
+            # Until both wait for every encoding that is under way: what the leaver began alone goes with it.
             while True:
                 ingress = await asyncio.to_thread(cluster.stats, "Ingress")
                 if ingress["encoding"] and ingress["waiting"] == 2 * ingress["encoding"]:
