@@ -36,26 +36,29 @@ SHORT = ["copy", "fact", "greeting"]
 TEXTS = 20  # of a short task and language, for the rate of answers to one request at a time
 
 
-def evaluate(checkpoint: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
-    """The accuracy benchmark's result on `count` held-out examples of each task and language, with more entries:
-    `alone`, its result on texts that are asked one at a time, `count`, `seed`, and those of `read_result`."""
-    work.mkdir(parents=True, exist_ok=True)
-    data = work / f"held-out-{seed}-{count}"
-    export(data, split="test", count=count, seed=seed)
+def questions(work: Path, count: int, seed: int) -> tuple[Path, Path]:
+    """Files of `count` held-out examples of each task and language, and of texts to be asked one at a time."""
+    data = export(work / f"held-out-{seed}-{count}", split="test", count=count, seed=seed)
     texts = export(work / f"texts-{seed}", split="test", count=min(TEXTS, count), seed=seed, tasks=SHORT)
+    return data, texts
+
+
+def evaluate(checkpoint: Path, work: Path, data: Path, texts: Path) -> dict[str, Any]:
+    """The accuracy benchmark's result on `data`, with more entries: `alone`, its result on `texts`, which are asked one
+    at a time, and those of `read_result`."""
+    work.mkdir(parents=True, exist_ok=True)
     result, alone = work / "accuracy.json", work / "alone.json"
+    all_wrong = ["--show-wrong", str(sys.maxsize)]
     with served(checkpoint, work) as url:
         ask(url, texts, alone, "--concurrency", "1")
-        all_wrong = ["--show-wrong", str(count)]
-        ask(url, data / "test.jsonl", result, "--goals", "benchmarks/goals.json", "--concurrency", "8", *all_wrong)
-    of = {"alone": json.loads(alone.read_text("utf-8")), "count": count, "seed": seed}
-    return read_result(data, result) | of
+        ask(url, data, result, "--goals", "benchmarks/goals.json", "--concurrency", "8", *all_wrong)
+    return read_result(data, result) | {"alone": json.loads(alone.read_text("utf-8"))}
 
 
 def read_result(data: Path, result: Path) -> dict[str, Any]:
     """What the benchmark wrote, with `distinct`, how many of its questions differ, and `hidden`."""
     found: dict[str, Any] = json.loads(result.read_text("utf-8"))
-    records = [json.loads(line) for line in (data / "test.jsonl").read_text("utf-8").splitlines()]
+    records = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
     distinct = len({json.dumps(record["conversations"]) for record in records})
     wrong = {case["id"] for case in (*found["wrong"], *found["failures"])}
     return found | {"distinct": distinct, "hidden": hidden(records, wrong)}
@@ -112,11 +115,12 @@ def main() -> None:
     parser.add_argument("--origin", default="", help="a sentence of the card: how these weights came about")
     parser.add_argument("--beside", type=Path, metavar="CHECKPOINT", help="another one, to compare with")
     args = parser.parse_args()
-    result = evaluate(args.checkpoint, args.work, args.count, args.seed)
+    asked = questions(args.work, args.count, args.seed)
+    result = evaluate(args.checkpoint, args.work, *asked) | {"count": args.count, "seed": args.seed}
     (args.checkpoint / "README.md").write_text(model_card(args.checkpoint, result, args.origin), encoding="utf-8")
     print(f"wrote {args.checkpoint / 'README.md'}")
     if args.beside:
-        other = evaluate(args.beside, args.work / "beside", args.count, args.seed)
+        other = evaluate(args.beside, args.work / "beside", *asked)
         print(beside((args.checkpoint.name, result["groups"]), (args.beside.name, other["groups"])))
 
 

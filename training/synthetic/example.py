@@ -44,5 +44,9 @@ def turns(pairs: Iterable[tuple[str, str]], **media: Any) -> list[dict[str, Any]
     return conversation
 
 
+def uncapitalised(text: str) -> str:
+    return text[0].lower() + text[1:]
+
+
 def assistant(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": {"text": text}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .example import Example, Language, Split, turns
+from .example import Example, Language, Split, turns, uncapitalised
 
 # A fact a line: English questions | English answer | Chinese questions | Chinese answer; questions are "/" apart.
 _FACTS = """
@@ -99,7 +99,7 @@ def politely(rng: random.Random, language: Language, question: str) -> str:
     """Sometimes with a word before it; behind a comma it has no capital."""
     polite = rng.choice(POLITE[language])
     if polite.endswith(", {}"):
-        question = question[0].lower() + question[1:]
+        question = uncapitalised(question)
     return polite.format(question)
 
 

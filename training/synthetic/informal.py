@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from .example import Example, Language
+from .example import Example, Language, uncapitalised
 
 MARKS = ("?", "？")
 
@@ -31,5 +31,5 @@ def typed(rng: random.Random, question: str, language: Language) -> str:
         if rng.random() < 0.15:
             question = question.replace("What is ", "What's ")
         if rng.random() < 0.15:
-            question = question[0].lower() + question[1:]
+            question = uncapitalised(question)
     return question[:-1].rstrip() if rng.random() < 0.1 else question
