@@ -1,15 +1,19 @@
 """Drills of what was learnt least, to train on: texts whose letters or words come again, so that what comes next
-depends on more than what came last; and names in characters that are spelled by their bytes."""
+depends on more than what came last; names in characters that are spelled by their bytes; and counts of two and more."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from .copying import copy_example
-from .example import Example, Language, Split, assistant, user
+from .example import Example, Language, Split, assistant, turns, user
 from .lettering import cased, lettering_example, random_code
 from .memory import SYLLABLES, TOLD, made_up_name
+from .scene import COLOURS, Scene, draw, random_scene
+from .scene_questions import every_count
 from .vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN
 
 NAMED = 0.3  # how often it is a name, and not a text to repeat
@@ -42,6 +46,15 @@ def _printed_text(rng: random.Random, language: Language, split: Split, max_leng
 
 print_drill = partial(lettering_example, text_of=_printed_text)
 """A line of such letters, drawn; with `printed` told in another way."""
+
+
+def count_drill(
+    rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
+) -> Example:
+    """3 to 6 things in one to three colours, and how many there are of each colour and shape. In other scenes a colour
+    comes once nearly always, and "1" was what a decoder said to nearly all counts of a colour."""
+    scene = random_scene(rng, rng.randint(3, 6), colours=rng.sample(tuple(COLOURS), rng.randint(1, 3)))
+    return Example("shapes", language, turns(every_count(rng, scene, language)[:8], image=(drawn or draw)(scene)))
 
 
 def _phrase(rng: random.Random, language: Language, split: Split) -> str:

@@ -62,6 +62,19 @@ def _shuffled(writer: _Writer, scene: Scene, pairs: list[Pair]) -> list[Pair]:
     return pairs
 
 
+def every_count(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
+    """How many of each colour and shape that is there, and of one of each that isn't, in random order."""
+    writer = _Writer(rng, language, spoken=False)
+    shapes = sorted({thing.shape for thing in scene.things})
+    colours = sorted({thing.colour for thing in scene.things})
+    shapes += rng.sample([shape for shape in SHAPES if shape not in shapes], min(1, len(SHAPES) - len(shapes)))
+    colours.append(rng.choice([colour for colour in COLOURS if colour not in colours]))
+    pairs = [_count_shape(writer, scene, shape) for shape in shapes]
+    pairs += [_count_colour(writer, scene, colour) for colour in colours]
+    rng.shuffle(pairs)
+    return pairs
+
+
 def scene_example(
     rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:

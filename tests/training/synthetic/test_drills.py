@@ -6,9 +6,11 @@ import random
 
 import pytest
 
-from training.synthetic.drills import NAMED, print_drill, text_drill
+from training.synthetic.drills import NAMED, count_drill, print_drill, text_drill
 from training.synthetic.example import Language
 from training.synthetic.memory import NAMES
+from training.synthetic.scene import Scene
+from training.synthetic.scene_wordings import COLOUR_NAMES, SHAPE_NAMES, plural
 from training.synthetic.vocabulary import words
 from training.synthetic.world import TASKS, World, example
 
@@ -40,6 +42,35 @@ def test_most_printed_texts_have_a_letter_twice(language: Language) -> None:
     assert len(set(texts)) > 0.5 * len(texts)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_counts_are_right_and_few_are_one(language: Language) -> None:
+    answers = []
+    for number in range(200):
+        rng = random.Random(f"{language} {number}")
+        scene: list[Scene] = []
+        drill = count_drill(rng, language, "train", drawn=scene.append)
+        things = scene[0].things
+        for asked, told in zip(drill.conversations[::2], drill.conversations[1::2], strict=True):
+            question, answer = asked["content"]["text"], told["content"]["text"]
+            named = [thing for thing in things if names(thing.shape, thing.colour, language) & words_of(question)]
+            assert answer == str(len(named)), question
+            answers.append(answer)
+    assert answers.count("1") < 0.5 * len(answers)
+    assert sum(answer > "1" for answer in answers) > 0.25 * len(answers)
+
+
+def names(shape: str, colour: str, language: Language) -> set[str]:
+    """What a question calls a thing by."""
+    shapes = {plural(shape)} if language == "en" else {SHAPE_NAMES[language][shape]}
+    return shapes | {COLOUR_NAMES[language][colour]}
+
+
+def words_of(question: str) -> set[str]:
+    """English words, and every piece of two or three Chinese characters."""
+    pieces = {question[i : i + n] for i in range(len(question)) for n in (2, 3)}
+    return set(question.strip(".?").split()) | pieces
+
+
 def test_no_word_of_the_test_is_shown() -> None:
     shown = {text.lower() for drill in said("sketched print drill", "en") for text in drill}
     shown |= {word.strip(",").lower() for drill in said("text drill", "en") for word in drill[-1].split()}
@@ -55,6 +86,7 @@ def test_drills_depend_on_their_seed_alone(drill) -> None:
 
 
 def test_they_are_trained_on_but_no_task_of_the_test() -> None:
-    assert not {"text drill", "print drill", "sketched print drill"} & set(TASKS)
-    world = World({"text drill": 1, "sketched print drill": 1}, 4, 0, lambda conversations: conversations)
-    assert all(world[index][-1]["role"] == "assistant" for index in range(4))
+    drills = {"text drill": 1, "print drill": 1, "sketched print drill": 1, "count drill": 1, "sketched count drill": 1}
+    assert not set(drills) & set(TASKS)
+    world = World(drills, 20, 0, lambda conversations: conversations)
+    assert all(world[index][-1]["role"] == "assistant" for index in range(20))
