@@ -1,6 +1,6 @@
 """Serves a checkpoint, asks it the held-out questions over HTTP, and writes its model card.
 
-    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150] [--seed 2028] [--beside CHECKPOINT]
+    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150] [--seed 2029] [--beside CHECKPOINT]
 
 The held-out records are generated into the work directory, by a seed of their own. With `--beside` another checkpoint
 is asked the same, and the two are compared.
@@ -28,9 +28,9 @@ from .model_card import beside, hidden, model_card
 from .synthetic.export import export
 
 ROOT = Path(__file__).parents[1]
-HELD_OUT_SEED = 2028
+HELD_OUT_SEED = 2029
 """Of the next card's questions: a seed by which something was decided is none to measure by any more. By 2026 rounds of
-the repository's checkpoint were judged, and after its mistakes on 2027 drills were made."""
+the repository's checkpoint were judged, and after its mistakes on 2027 and 2028 came drills and rounds."""
 START_SECONDS = 300
 SHORT = ["copy", "fact", "greeting"]
 TEXTS = 20  # of a short task and language, for the rate of answers to one request at a time

@@ -42,7 +42,15 @@ def save_released(
         old.unlink()
     state = {name: _stored(tensor, dtype) for name, tensor in tensors.items()}
     save_torch_state_dict(state, output, max_shard_size=max_shard_size)
+    open_as(output / "config.json")
     ModelConfig.from_pretrained(output)  # what can't be read back is no checkpoint
+
+
+def open_as(file: Path) -> None:
+    """Lets those read the weights beside `file` who may read it: safetensors 0.8 lets their owner alone
+    (https://github.com/safetensors/safetensors/issues/782), and a server often is somebody else."""
+    for weights in file.parent.glob("*.safetensors"):
+        shutil.copymode(file, weights)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from pipeline.errors import MegrezError
 
 from .model import HEAD, OmniForTraining
+from .saving import open_as
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ def save_adapters(model: OmniForTraining, state: State, tuning: TuningArguments,
     adapters = get_peft_model_state_dict(model, dict(state), adapter_name=ADAPTER)
     tensors = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in adapters.items()}
     save_file(tensors, output / "adapter_model.safetensors", metadata={"format": "pt"})
+    open_as(output / "adapter_config.json")
 
 
 def _check_targets(model: OmniForTraining, tuning: TuningArguments) -> None:

@@ -95,6 +95,8 @@ def test_adapters_are_merged_and_kept(tiny_path: Path, varied: Path, tmp_path: P
     adapter = json.loads((output / "adapter" / "adapter_config.json").read_text())
     assert (adapter["peft_type"], adapter["r"], adapter["base_model_name_or_path"]) == ("LORA", 4, str(tiny_path))
     assert len(load_file(output / "adapter" / "adapter_model.safetensors")) == 2 * 3 * 2  # layers, targets, halves
+    for saved in ("model.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"):
+        assert (output / saved).stat().st_mode == varied.stat().st_mode, saved
 
 
 def test_an_average_is_written_in_place_of_the_last_weights(tiny_path: Path, varied: Path, tmp_path: Path) -> None:
