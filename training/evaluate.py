@@ -1,6 +1,6 @@
 """Serves a checkpoint, asks it the held-out questions over HTTP, and writes its model card.
 
-    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150] [--seed 2029] [--beside CHECKPOINT]
+    python -m training.evaluate CHECKPOINT [--work DIRECTORY] [--count 150] [--seed SEED] [--beside CHECKPOINT]
 
 The held-out records are generated into the work directory, by a seed of their own. With `--beside` another checkpoint
 is asked the same, and the two are compared.

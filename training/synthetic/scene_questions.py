@@ -67,7 +67,8 @@ def every_count(rng: random.Random, scene: Scene, language: Language) -> list[Pa
     writer = _Writer(rng, language, spoken=False)
     shapes = sorted({thing.shape for thing in scene.things})
     colours = sorted({thing.colour for thing in scene.things})
-    shapes += rng.sample([shape for shape in SHAPES if shape not in shapes], min(1, len(SHAPES) - len(shapes)))
+    absent = [shape for shape in SHAPES if shape not in shapes]
+    shapes += rng.sample(absent, min(1, len(absent)))
     colours.append(rng.choice([colour for colour in COLOURS if colour not in colours]))
     pairs = [_count_shape(writer, scene, shape) for shape in shapes]
     pairs += [_count_colour(writer, scene, colour) for colour in colours]

@@ -86,7 +86,7 @@ def test_drills_depend_on_their_seed_alone(drill) -> None:
 
 
 def test_they_are_trained_on_but_no_task_of_the_test() -> None:
-    drills = {"text drill": 1, "print drill": 1, "sketched print drill": 1, "count drill": 1, "sketched count drill": 1}
-    assert not set(drills) & set(TASKS)
+    drills = {"text drill": 1, "sketched print drill": 1, "count drill": 1, "sketched count drill": 1}  # without fonts
+    assert not {*drills, "print drill"} & set(TASKS)
     world = World(drills, 20, 0, lambda conversations: conversations)
     assert all(world[index][-1]["role"] == "assistant" for index in range(20))
