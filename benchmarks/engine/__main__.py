@@ -24,12 +24,13 @@ from .goals import judged
 from .process import PROJECT, Absent, Setup, Worker
 from .roofline import CpuProbe, CudaProbe, Probe, decode, prefill
 from .tables import OURS, Row, as_json, rows_of, text
-from .weights import Layouts, smollm2
+from .weights import Layouts, megrez_3b, smollm2
 
-PREFILLS, BATCHES = (128, 512, 2048), (1, 8, 32)
+PREFILLS, BATCHES = (128, 512, 2048), {"cpu": (1, 8, 32), "cuda": (1, 8, 32, 64)}
 CONTEXT, ANSWER = 512, 128
 SCENARIO = properties.IMAGE_TOKENS + properties.TEXT_TOKENS
 DTYPES, BYTES = {"cpu": "float32", "cuda": "bfloat16"}, {"cpu": 4.0, "cuda": 2.0}
+MODELS = {"SmolLM2-135M": smollm2, "Megrez-3B-Omni": megrez_3b}
 PARTS = ("prefill", "decode", "int8", "scenario", "properties", "default")
 
 
@@ -38,6 +39,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--work", type=Path, default=PROJECT / "build" / "benchmarks", help="weights and logs")
     add("--output", type=Path, default=PROJECT / "build" / "benchmarks" / "engine.json")
+    add("--model", choices=MODELS, default="SmolLM2-135M", help="Megrez-3B-Omni: of its size, weights random")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bfloat16, without int8 and default")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=5)
@@ -100,7 +102,7 @@ def compare(args: argparse.Namespace, layouts: Layouts, config: DecoderConfig, p
             rows += decode_rows(
                 table,
                 workers,
-                BATCHES,
+                BATCHES[args.device],
                 config,
                 args,
                 probe,
@@ -199,15 +201,16 @@ def say(what: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     args.work = args.work.absolute()
-    layouts = smollm2(args.work)
+    layouts = MODELS[args.model](args.work)
     config = ModelConfig.from_pretrained(layouts.released).decoder
     facts: dict[str, Any] = {}
     probe: Probe = CpuProbe(args.threads) if args.device == "cpu" else CudaProbe()
     probe.measure()
     rows = compare(args, layouts, config, probe, facts)
-    if "int8" in args.parts and args.device == "cpu":
+    smaller = args.device == "cpu" and args.model == "SmolLM2-135M"
+    if "int8" in args.parts and smaller:
         rows += small_weights(args, layouts, config, probe, facts)
-    if "default" in args.parts and args.device == "cpu":
+    if "default" in args.parts and smaller:
         rows += default_checkpoint(args, probe, facts)
     rows = judged(rows)
     machine = {
@@ -221,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     result = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "model": "SmolLM2-135M",
+        "model": args.model,
         "rounds": args.rounds,
         "machine": machine,
         "engines": facts,

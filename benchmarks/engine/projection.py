@@ -8,33 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import DecoderConfig, VisionConfig
+from pipeline.config import ModelConfig, VisionConfig
 
+from .full_size import CONFIG
 from .properties import IMAGE_TOKENS, TEXT_TOKENS
 from .roofline import Machine, Work, decode, prefill
 
 H100 = Machine(bandwidth=3.35e12, flops=989e12)
 """H100 SXM: HBM3, and bfloat16 products without sparsity (NVIDIA's data sheet)."""
 
-DECODER = DecoderConfig(
-    hidden_size=2560,
-    intermediate_size=7168,
-    num_hidden_layers=32,
-    num_attention_heads=40,
-    num_key_value_heads=10,
-    vocab_size=122880,
-    max_position_embeddings=4096,
-    rope_theta=5_000_000.0,
-)
-VISION = VisionConfig(
-    hidden_size=1152,
-    intermediate_size=4304,
-    num_hidden_layers=27,
-    num_attention_heads=16,
-    patch_size=14,
-    image_size=980,
-    output_dim=DECODER.hidden_size,
-)
+_CONFIG = ModelConfig.from_dicts(CONFIG)
+DECODER, VISION = _CONFIG.decoder, _CONFIG.vision
 
 SEQUENCES, ANSWER = 8, 128
 SLICES, PATCHES = IMAGE_TOKENS // 64, 1024

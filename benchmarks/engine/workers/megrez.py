@@ -27,11 +27,10 @@ class Megrez:
 
     def new_engine(self, **changes: Any) -> Engine:
         """With a cache of its own, so that nothing is found in it that another workload has left."""
-        settings: dict[str, Any] = {
-            "kv_cache": CacheBudget(tokens=32 * 704),
-            "max_batch_tokens": 512,
-            "max_running": 32,
-        } | changes
+        sizes = {"kv_cache": CacheBudget(tokens=32 * 704), "max_batch_tokens": 512, "max_running": 32}
+        if self.model.device.type == "cuda":
+            sizes = {"kv_cache": CacheBudget(tokens=64 * 1024), "max_batch_tokens": 4096, "max_running": 64}
+        settings: dict[str, Any] = sizes | changes
         return Engine(self.model, EngineConfig(**settings), [])
 
     def prefill(self, prompt: list[int]) -> list[int]:
@@ -87,7 +86,7 @@ class Megrez:
 
     def at_length(self, batch: int, length: int, count: int) -> list[float]:
         """Seconds of steps after contexts of `length` tokens, whose keys and values are made up: they cost no time."""
-        self.engine = self.new_engine(kv_cache=CacheBudget(tokens=batch * (length + 128)), prefix_caching=False)
+        self.engine = self.new_engine(kv_cache=CacheBudget(tokens=batch * (length + 512)), prefix_caching=False)
         for array in self.engine.runner.cache:
             array[:] = 0.01
         self.ids = [self.engine.add(Prompt([200 + i] * length), [], params(1000)) for i in range(batch)]

@@ -11,7 +11,7 @@ import transformers
 from pipe import serve
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
-CACHE_TOKENS = 32 * 704
+CACHE_TOKENS, STEP_TOKENS = {"cpu": 32 * 704, "cuda": 64 * 1024}, {"cpu": 512, "cuda": 4096}
 ENOUGH = 10.0  # seconds of steps, in a round
 
 
@@ -23,8 +23,8 @@ class Batching:
         generation = GenerationConfig(max_new_tokens=1000, do_sample=False, eos_token_id=-1, pad_token_id=0)
         sizes = ContinuousBatchingConfig(
             page_size=32,
-            num_blocks=CACHE_TOKENS // 32,
-            max_batch_tokens=512,
+            num_blocks=CACHE_TOKENS[device] // 32,
+            max_batch_tokens=STEP_TOKENS[device],
             allow_block_sharing=False,
         )
         self.manager = network.init_continuous_batching(generation, sizes)

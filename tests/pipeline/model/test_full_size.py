@@ -2,54 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.engine.full_size import CONFIG
 from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 from pipeline.model.audio import AudioModel
 from pipeline.model.decoder import DecoderModel
 from pipeline.model.vision import VisionModel
-
-CONFIG: dict[str, Any] = {
-    "architectures": ["MegrezO"],
-    "model_type": "megrezo",
-    "hidden_size": 2560,
-    "intermediate_size": 7168,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 40,
-    "num_key_value_heads": 10,
-    "vocab_size": 122880,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 5000000.0,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-    "query_num": 64,
-    "drop_vision_last_layer": False,
-    "vision_config": {
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "image_size": 980,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-6,
-    },
-    "audio_config": {
-        "n_mels": 128,
-        "n_ctx": 1500,
-        "n_state": 1280,
-        "n_head": 20,
-        "n_layer": 32,
-        "output_dim": 2560,
-        "avg_pool": True,
-        "add_audio_bos_eos_token": True,
-    },
-}
 
 
 @pytest.fixture(scope="module")
