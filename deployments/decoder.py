@@ -21,6 +21,7 @@ from .log import show_pipeline
 from .metrics import DecoderMetrics, keep_setting
 from .outcomes import Outcomes
 from .settings import AppArgs, DecoderSettings, reread
+from .turns import take_short_turns
 
 METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
 
@@ -29,6 +30,7 @@ METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
 class LanguageDecoder:
     def __init__(self, args: AppArgs) -> None:
         show_pipeline()
+        take_short_turns()
         engine = args.engine
         generator = Generator.from_pretrained(
             args.checkpoint_path,

@@ -22,6 +22,7 @@ from .log import show_pipeline
 from .metrics import EncoderMetrics, keep_setting
 from .outcomes import Outcomes
 from .settings import AppArgs, AudioSettings, VisionSettings, reread
+from .turns import take_short_turns
 
 
 class _EncoderReplica:
@@ -34,6 +35,7 @@ class _EncoderReplica:
 
     def __init__(self, args: AppArgs) -> None:
         show_pipeline()
+        take_short_turns()
         self.checkpoint = fingerprint(args.checkpoint_path)
         self.outcomes = Outcomes("encoded")
         self.stage: Any = self.stage_type.from_pretrained(

@@ -1,5 +1,5 @@
 """Which decoder computes a checkpoint: native kernels on a CPU in float32, torch's modules elsewhere, on a GPU with
-flash-attn compiled in pieces and replayed as CUDA graphs."""
+flash-attn and steps of decodes replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import MegrezError
 from ..types import WeightStorage
 from .attention import make_attention
 from .decoder import DecoderModel
-from .graphed_decoder import GraphedDecoder, fuse
+from .graphed_decoder import Fusion, GraphedDecoder
 from .native_decoder import NativeDecoder, misfit
 from .weights import load_stage, torch_dtype
 
@@ -50,6 +50,5 @@ def load_decoder(
     if native:
         return config, NativeDecoder(model, weights)
     if target.type == "cuda" and kernel.replayable and cuda_graphs:
-        fuse(model)
-        return config, GraphedDecoder(model)
+        return config, GraphedDecoder(model, fusion=Fusion(model))
     return config, model

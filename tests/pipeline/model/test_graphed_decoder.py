@@ -18,7 +18,7 @@ from pipeline.engine.memory import CacheBudget
 from pipeline.model import graphed_decoder
 from pipeline.model.attention import FlashAttention, PagedBatch, TorchAttention
 from pipeline.model.decoder import DecoderModel, KVCache
-from pipeline.model.graphed_decoder import GraphedDecoder, fuse
+from pipeline.model.graphed_decoder import Fusion, GraphedDecoder
 from pipeline.model.weights import load_stage
 from tests.pipeline.helpers import drain, greedy, text_prompt
 
@@ -126,10 +126,40 @@ def test_the_fused_pieces_compute_the_same(model: DecoderModel) -> None:
         return [model(embeds[: len(b.query_lens)], torch.tensor(b.context_lens) - 1, cache, b) for b in batches]
 
     plain = outcomes()
-    fuse(model, backend)
-    for a, b in zip(plain, outcomes(), strict=True):
-        torch.testing.assert_close(a, b)
-    assert 3 <= len(compiled) <= 8, "whatever the number of layers"
+    fusion = Fusion(model, backend)
+    outcomes()
+    assert not compiled, "where it isn't entered"
+    for _ in range(2):
+        with fusion:
+            fused = outcomes()
+        for a, b in zip(plain, fused, strict=True):
+            torch.testing.assert_close(a, b)
+        assert 3 <= len(compiled) <= 8, "whatever the number of layers, and however often it is entered"
+    before = len(compiled)
+    outcomes()
+    assert len(compiled) == before
+
+
+def test_what_is_captured_is_fused(model: DecoderModel) -> None:
+    """And what is computed kernel by kernel isn't."""
+    calls: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        def call(*inputs: object) -> object:
+            calls.append(graph)
+            return graph.forward(*inputs)
+
+        return call
+
+    recorder = Recorder()
+    graphed = GraphedDecoder(model, recorder, ladder=(2,), fusion=Fusion(model, backend))
+    cache = graphed.new_cache(9, BLOCK)
+    graphed.warm_up(cache)
+    assert len(calls) >= recorder.captured * 4 * model.config.num_hidden_layers, "two norms, rotation and gate of each"
+    calls.clear()
+    prompt = PagedBatch((3,), (3,), torch.tensor([[0]], dtype=torch.int32), torch.arange(3))
+    graphed(torch.randn(3, model.config.hidden_size).bfloat16(), torch.arange(3), cache, prompt)
+    assert not calls
 
 
 def test_on_a_device_without_memory() -> None:
