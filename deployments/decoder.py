@@ -30,7 +30,7 @@ METRICS_PERIOD = 0.5  # seconds between two looks at the gauges
 class LanguageDecoder:
     def __init__(self, args: AppArgs) -> None:
         show_pipeline()
-        take_short_turns()
+        take_short_turns(args.device)
         engine = args.engine
         generator = Generator.from_pretrained(
             args.checkpoint_path,

@@ -35,7 +35,7 @@ class _EncoderReplica:
 
     def __init__(self, args: AppArgs) -> None:
         show_pipeline()
-        take_short_turns()
+        take_short_turns(args.device)
         self.checkpoint = fingerprint(args.checkpoint_path)
         self.outcomes = Outcomes("encoded")
         self.stage: Any = self.stage_type.from_pretrained(

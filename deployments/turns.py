@@ -12,6 +12,7 @@ import sys
 TURN = 1e-4  # seconds
 
 
-def take_short_turns() -> None:
-    """For the whole process."""
-    sys.setswitchinterval(TURN)
+def take_short_turns(device: str) -> None:
+    """For the whole process, if it computes on a GPU. On a CPU nothing came of it: there nobody waits for a device."""
+    if device != "cpu":
+        sys.setswitchinterval(TURN)

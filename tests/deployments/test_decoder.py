@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,6 @@ from pydantic import ValidationError
 from deployments.codec import pack
 from deployments.decoder import LanguageDecoder
 from deployments.settings import AppArgs
-from deployments.turns import TURN
 from pipeline.driver import merge
 from pipeline.types import AudioEmbeds, ChatRequest, Message, SamplingParams
 
@@ -31,10 +29,6 @@ def decoder() -> Iterator[Any]:
     replica = start()
     yield replica
     replica.driver.close()
-
-
-def test_its_threads_take_short_turns(decoder: Any) -> None:
-    assert sys.getswitchinterval() == pytest.approx(TURN)
 
 
 def request(stream: bool, max_tokens: int = 12) -> ChatRequest:
