@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAIError
 from PIL import Image
 from tqdm import tqdm
 
@@ -111,7 +111,7 @@ async def measure(args: argparse.Namespace, client: AsyncOpenAI, model: str) -> 
 
 def table(waves: Sequence[Wave]) -> str:
     answers = [answer for wave in waves for answer in wave.answers]
-    rows = [
+    rows: list[tuple[str, list[float], str]] = [
         ("tokens in a second, until the last answer of a wave begins", [w.reading for w in waves], "{:,.0f}"),
         ("tokens out a second, from there on", [w.writing for w in waves], "{:,.0f}"),
         ("tokens out a second, of the whole wave", [w.whole for w in waves], "{:,.0f}"),
@@ -142,7 +142,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--identical", action="store_true", help="the same request each time, as the authors did")
     add("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    asyncio.run(_run(args))
+    if len(args.picture) not in (0, 2):
+        parser.error("--picture wants a width and a height, or nothing")
+    try:
+        asyncio.run(_run(args))
+    except (OpenAIError, ValueError) as error:
+        raise SystemExit(f"{args.base_url}: {error}") from None
 
 
 async def _run(args: argparse.Namespace) -> None:

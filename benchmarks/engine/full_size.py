@@ -65,11 +65,13 @@ CONFIG: dict[str, Any] = {
     },
 }
 PREPROCESSOR = {"max_slice_nums": 9, "scale_resolution": 448, "patch_size": 14}
-LLAMA = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-LLAMA += ("vocab_size", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings")
+LLAMA = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("vocab_size", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings"),
+)
 
 
-def write(released: Path, huggingface: Path | None = None, config: Mapping[str, Any] = CONFIG) -> None:
+def write(released: Path, huggingface: Path | None = None, config: dict[str, Any] = CONFIG) -> None:
     """The checkpoint in bfloat16; and, for other engines, its language model as a Llama of transformers."""
     tensors = _random(config)
     _save(tensors, released, config)
@@ -85,7 +87,7 @@ def write(released: Path, huggingface: Path | None = None, config: Mapping[str, 
         _save(language, huggingface, llama | {key: config[key] for key in LLAMA} | {"rope_parameters": rope})
 
 
-def _random(config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _random(config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """By released name. Norms are as before training, so that activations keep their size."""
     with torch.device("meta"):
         model = OmniForTraining.from_config(ModelConfig.from_dicts(config), TorchAttention())

@@ -49,7 +49,9 @@ def megrez_3b(work: Path) -> Layouts:
     work = work / "megrez-3b"
     layouts = Layouts(work / "huggingface", work / "released", work / "f32.gguf", work / "q8_0.gguf")
     if not layouts.huggingface.exists():
-        full_size.write(layouts.released, layouts.huggingface)
+        unfinished = layouts.huggingface.with_suffix(".part")
+        full_size.write(layouts.released, unfinished)
+        unfinished.rename(layouts.huggingface)
     return layouts
 
 

@@ -169,7 +169,7 @@ class Fusion:
     entered. Elsewhere the modules are as they were."""
 
     def __init__(self, model: DecoderModel, backend: str | Callable[..., object] = "inductor") -> None:
-        self._compiled: list[tuple[nn.Module, object]] = []
+        self._compiled: list[tuple[nn.Module, Callable[..., object] | None]] = []
         for module in model.modules():
             if isinstance(module, RMSNorm | Rotary | Gate):
                 module.compile(fullgraph=True, dynamic=True, backend=backend)

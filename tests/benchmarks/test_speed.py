@@ -37,5 +37,17 @@ def test_no_picture_is_like_another() -> None:
 
 
 def test_a_server_that_does_not_stream(server: FakeServer) -> None:
-    with pytest.raises(ValueError, match="streamed no text"):
+    with pytest.raises(SystemExit, match="streamed no text"):
         main(["--base-url", server.url, "--waves", "1", "--warm-up", "0", "--concurrency", "1"])
+
+
+def test_a_server_that_refuses(server: FakeServer) -> None:
+    server.reply = lambda body: (400, {})
+    with pytest.raises(SystemExit, match=f"{server.url}: .*400"):
+        main(["--base-url", server.url, "--waves", "1", "--concurrency", "2"])
+
+
+def test_half_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--picture", "720"])
+    assert "a width and a height" in capsys.readouterr().err
