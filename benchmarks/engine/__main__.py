@@ -39,7 +39,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--work", type=Path, default=PROJECT / "build" / "benchmarks", help="weights and logs")
     add("--output", type=Path, default=PROJECT / "build" / "benchmarks" / "engine.json")
-    add("--model", choices=MODELS, default="SmolLM2-135M", help="Megrez-3B-Omni: of its size, weights random")
+    add(
+        "--model",
+        choices=MODELS,
+        default="SmolLM2-135M",
+        help="Megrez-3B-Omni: its size, random weights; without int8 and default",
+    )
     add("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: in bfloat16, without int8 and default")
     add("--threads", type=int, default=2)
     add("--rounds", type=int, default=5)

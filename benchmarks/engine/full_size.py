@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from pipeline.config import ModelConfig
-from pipeline.fingerprint import companions
 from pipeline.model.attention import TorchAttention
 from training.model import OmniForTraining
-from training.saving import open_as
+from training.saving import open_as, save_released
 
 from .process import PROJECT
 
@@ -74,17 +73,22 @@ LLAMA = (
 def write(released: Path, huggingface: Path | None = None, config: dict[str, Any] = CONFIG) -> None:
     """The checkpoint in bfloat16; and, for other engines, its language model as a Llama of transformers."""
     tensors = _random(config)
-    _save(tensors, released, config)
-    (released / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    for file in companions(TOKENIZER):
-        if file.name not in ("config.json", "preprocessor_config.json"):
-            (released / file.name).write_bytes(file.read_bytes())
+    save_released(TOKENIZER, released, tensors, dtype=torch.bfloat16, preprocessor=PREPROCESSOR)
+    (released / "config.json").write_text(json.dumps(config, indent=2))
     _fill_up(released / "tokenizer.json", config["vocab_size"])
     if huggingface:
         language = {name.removeprefix("llm."): t for name, t in tensors.items() if name.startswith("llm.")}
-        llama = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
+        llama: dict[str, Any] = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "torch_dtype": "bfloat16",
+        }
         rope = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-        _save(language, huggingface, llama | {key: config[key] for key in LLAMA} | {"rope_parameters": rope})
+        llama |= {key: config[key] for key in LLAMA} | {"rope_parameters": rope}
+        huggingface.mkdir(parents=True, exist_ok=True)
+        (huggingface / "config.json").write_text(json.dumps(llama, indent=2))
+        save_torch_state_dict(language, huggingface)
+        open_as(huggingface / "config.json")
 
 
 def _random(config: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -101,13 +105,6 @@ def _random(config: dict[str, Any]) -> dict[str, torch.Tensor]:
             value.fill_(0 if name.endswith("bias") else 1)
         drawn[name] = value.cpu()
     return drawn
-
-
-def _save(tensors: Mapping[str, torch.Tensor], path: Path, config: Mapping[str, Any]) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config, indent=2))
-    save_torch_state_dict(dict(tensors), path, max_shard_size="5GB")
-    open_as(path / "config.json")
 
 
 def _fill_up(file: Path, size: int) -> None:

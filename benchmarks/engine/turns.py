@@ -55,12 +55,11 @@ class StandIn:
         time.sleep(DEVICE)
         busy(BOOKKEEPING)
         self.left = {answer: left - 1 for answer, left in self.left.items()}
-        ended = [answer for answer, left in self.left.items() if not left]
         deltas = [
-            (answer, Delta(0, "x", (1,), finish_reason="length" if not left else None))
+            (answer, Delta(0, "x", (1,), finish_reason=None if left else "length"))
             for answer, left in self.left.items()
         ]
-        self.abort(ended)
+        self.left = {answer: left for answer, left in self.left.items() if left}
         return deltas
 
 
@@ -72,10 +71,15 @@ def busy(seconds: float) -> None:
 
 @dataclass(frozen=True)
 class Measured:
-    tokens_a_second: float
-    step: float  # seconds
+    tokens: int
+    seconds: float
     steps: int
     pieces: int
+
+    @property
+    def step(self) -> float:
+        """Seconds."""
+        return self.seconds / self.steps
 
 
 async def serve(streams: int) -> Measured:
@@ -93,7 +97,7 @@ async def serve(streams: int) -> Measured:
     await asyncio.gather(*(consume() for _ in range(streams)))
     seconds = time.perf_counter() - begin
     driver.close()
-    return Measured(streams * ANSWER / seconds, seconds / model.steps, model.steps, pieces)
+    return Measured(streams * ANSWER, seconds, model.steps, pieces)
 
 
 def main() -> None:
@@ -107,7 +111,7 @@ def main() -> None:
                 measured.append(asyncio.run(serve(streams)))
         for turn, measured in found.items():
             middle = sorted(measured, key=lambda m: m.step)[ROUNDS // 2]
-            cells = (f"{middle.tokens_a_second:,.0f}", f"{middle.step * 1e3:.1f}", f"{middle.pieces:,}")
+            cells = (f"{middle.tokens / middle.seconds:,.0f}", f"{middle.step * 1e3:.1f}", f"{middle.pieces:,}")
             print(f"| {streams} | {turn * 1e3:g} ms | {' | '.join(cells)} |")
 
 
