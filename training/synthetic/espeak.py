@@ -13,6 +13,8 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import espeakng_loader
@@ -25,6 +27,10 @@ DONT_EXIT = 0x8000
 UTF8 = 1
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 BREATH_SEED = 1
+
+OWN = "own"
+NEEDED = ("lang", "phontab", "phonindex", "phondata", "intonations", "en_dict", "cmn_dict")
+"""Of the library's data, to speak English and Mandarin."""
 
 _int, _pointer, _chars = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
 _Listener = ctypes.CFUNCTYPE(_int, ctypes.POINTER(ctypes.c_short), _int, _pointer)
@@ -54,15 +60,16 @@ def _listen(samples: Any, count: int, events: Any) -> int:
     return 0  # go on
 
 
-def say(text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.ndarray:
-    """int16 [n] at 22050 Hz. `rate` is words per minute; `pitch` and its range are 0 to 100.
+def say(text: str, voice: str, rate: int, pitch: int, pitch_range: int, speaker: str = "") -> np.ndarray:
+    """int16 [n] at 22050 Hz. `rate` is words per minute; `pitch` and its range are 0 to 100. `speaker` is the text of a
+    variant that the library doesn't bring, instead of one that is named after the "+".
 
-    The same arguments give the same samples. An unknown variant, after the "+", is ignored.
+    The same arguments give the same samples. An unknown variant is ignored.
     """
     _blocks.clear()
-    with _loaded() as library:
-        data = str(espeakng_loader.get_data_path()).encode()
-        rate_hz = _Initialize(_find(library, "espeak_Initialize"))(SYNCHRONOUS, 0, data, DONT_EXIT)
+    with _loaded() as library, _data_with(speaker) as data:
+        voice = f"{voice}+{OWN}" if speaker else voice
+        rate_hz = _Initialize(_find(library, "espeak_Initialize"))(SYNCHRONOUS, 0, str(data).encode(), DONT_EXIT)
         if rate_hz != SAMPLE_RATE:
             raise OSError(f"espeak-ng can't be initialised ({rate_hz})")
         try:
@@ -72,12 +79,28 @@ def say(text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.nd
             for parameter, value in ((RATE, rate), (PITCH, pitch), (RANGE, pitch_range)):
                 _check(set_parameter(parameter, value, 0), f"parameter {parameter}={value}")
             _SetRandSeed(_find(library, "espeak_ng_SetRandSeed"))(BREATH_SEED)
-            data = text.encode()
+            words = text.encode()
             synth = _Synth(_find(library, "espeak_Synth"))
-            _check(synth(data, len(data) + 1, 0, 0, 0, UTF8, None, None), f"text {text!r}")
+            _check(synth(words, len(words) + 1, 0, 0, 0, UTF8, None, None), f"text {text!r}")
         finally:
             _Terminate(_find(library, "espeak_Terminate"))()
     return np.concatenate(_blocks) if _blocks else np.zeros(0, np.int16)
+
+
+@contextmanager
+def _data_with(speaker: str) -> Iterator[Path]:
+    """The library's data; with another speaker, in a directory that has nobody but him."""
+    data = Path(espeakng_loader.get_data_path())
+    if not speaker:
+        yield data
+        return
+    with TemporaryDirectory(prefix="espeak-") as name:
+        for needed in NEEDED:
+            (Path(name) / needed).symlink_to(data / needed)
+        variants = Path(name) / "voices" / "!v"
+        variants.mkdir(parents=True)
+        (variants / OWN).write_text(speaker, encoding="utf-8")
+        yield Path(name)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import soxr
@@ -12,6 +12,7 @@ from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from .espeak import SAMPLE_RATE as ESPEAK_RATE
 from .espeak import say
 from .example import Language, Split
+from .speakers import random_speaker
 
 SAMPLE_RATE = 16_000
 
@@ -47,6 +48,9 @@ RATES: dict[Split, range] = {"train": range(110, 191, 10), "test": range(115, 19
 PITCHES: dict[Split, range] = {"train": range(20, 81, 4), "test": range(22, 81, 4)}
 RANGES = (30, 50, 70)
 
+MADE_UP = 0.5
+"""Of the speakers to learn from; the others are espeak's."""
+
 SPEEDS = (0.88, 1.14)  # the voice's length of throat with them
 
 ECHOES = 0.25
@@ -66,10 +70,12 @@ class Voice:
     rate_wpm: int
     pitch: int
     pitch_range: int = 50
+    speaker: str = ""
+    """The text of a variant that espeak doesn't bring, instead of `variant`."""
 
 
 def random_voice(rng: random.Random, language: Language, split: Split) -> Voice:
-    return Voice(
+    voice = Voice(
         language,
         rng.choice(NAMES[language]),
         rng.choice(VARIANTS[split]),
@@ -77,11 +83,15 @@ def random_voice(rng: random.Random, language: Language, split: Split) -> Voice:
         rng.choice(PITCHES[split]),
         rng.choice(RANGES),
     )
+    if split == "train" and rng.random() < MADE_UP:
+        return replace(voice, variant="", speaker=random_speaker(rng))
+    return voice
 
 
 def synthesise(text: str, voice: Voice) -> np.ndarray:
     """float32 [n] at 16 kHz, peak 1, without silence at its ends. The same arguments give the same samples."""
-    samples = say(text, f"{voice.name}+{voice.variant}", voice.rate_wpm, voice.pitch, voice.pitch_range)
+    name = f"{voice.name}+{voice.variant}" if voice.variant else voice.name
+    samples = say(text, name, voice.rate_wpm, voice.pitch, voice.pitch_range, voice.speaker)
     samples = soxr.resample(samples.astype(np.float32), ESPEAK_RATE, SAMPLE_RATE, quality="HQ")
     size = np.abs(samples)
     loud = np.flatnonzero(size > SILENCE * size.max(initial=1.0))

@@ -1,11 +1,14 @@
 import multiprocessing
 import random
 import time
+from pathlib import Path
 
+import espeakng_loader
 import numpy as np
 import pytest
 
 from training.synthetic.espeak import SAMPLE_RATE, say
+from training.synthetic.speakers import random_speaker
 from training.synthetic.speech import (
     NAMES,
     PITCHES,
@@ -49,6 +52,30 @@ def test_training_and_test_voices_never_meet():
     voice = random_voice(random.Random(3), "zh", "test")
     assert voice == random_voice(random.Random(3), "zh", "test")
     assert (voice.name, voice.variant in VARIANTS["test"]) == ("cmn", True)
+
+
+def test_half_of_the_speakers_to_learn_from_are_made_up_and_none_of_the_test_s():
+    train = [random_voice(random.Random(seed), "en", "train") for seed in range(400)]
+    made = [voice for voice in train if voice.speaker]
+    assert 150 < len(made) < 250
+    assert len({voice.speaker for voice in made}) == len(made)
+    assert all((voice.variant in VARIANTS["train"]) != bool(voice.speaker) for voice in train)
+    assert not any(random_voice(random.Random(seed), "en", "test").speaker for seed in range(100))
+
+
+def test_a_speaker_may_be_given_as_the_text_of_a_variant():
+    text = (Path(espeakng_loader.get_data_path()) / "voices" / "!v" / "Annie").read_text("utf-8")
+    plain, annie = (say("hello", voice, 150, 50, 50) for voice in ("en-us", "en-us+Annie"))
+    assert np.array_equal(say("hello", "en-us", 150, 50, 50, text), annie)
+    assert not np.array_equal(annie, plain)
+
+
+@pytest.mark.parametrize(("name", "language", "text"), [("en-us", "en", "hello"), ("cmn", "zh", "你好")])
+def test_speakers_that_are_made_up_sound_each_their_own_way_and_always_the_same(name, language, text):
+    voices = [Voice(language, name, "", 150, 50, 50, random_speaker(random.Random(seed))) for seed in range(30)]
+    sounds = {synthesise(text, voice).tobytes() for voice in voices}
+    assert len(sounds) == len(voices)
+    assert sounds == {synthesise(text, voice).tobytes() for voice in voices}
 
 
 def test_an_unknown_voice_and_a_text_without_sound_are_refused():
