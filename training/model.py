@@ -160,7 +160,7 @@ def _takes_part(stage: nn.Module) -> bool:
 def _slices(patches: torch.Tensor, sizes: torch.Tensor) -> list[PatchedSlice]:
     if not len(sizes):
         return []
-    shapes = [(rows, columns) for rows, columns in sizes.tolist()]  # from a GPU at once
+    shapes = sizes.tolist()  # from a GPU at once
     parts = patches.split([rows * columns for rows, columns in shapes])
     return [PatchedSlice(part, rows, columns) for part, (rows, columns) in zip(parts, shapes, strict=True)]
 
