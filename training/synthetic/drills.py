@@ -1,5 +1,6 @@
 """Drills of what was learnt least, to train on: texts whose letters or words come again, so that what comes next
-depends on more than what came last; names in characters that are spelled by their bytes; and counts of two and more."""
+depends on more than what came last; names in characters that are spelled by their bytes; counts of two and more; and
+which of two things stands where."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from .example import Example, Language, Split, assistant, turns, user
 from .lettering import cased, lettering_example, random_code
 from .memory import SYLLABLES, TOLD, made_up_name
 from .scene import COLOURS, Scene, draw, random_scene
-from .scene_questions import every_count
+from .scene_questions import every_count, every_relation
 from .vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN
 
 NAMED = 0.3  # how often it is a name, and not a text to repeat
@@ -55,6 +56,16 @@ def count_drill(
     comes once nearly always, and "1" was what a decoder said to nearly all counts of a colour."""
     scene = random_scene(rng, rng.randint(3, 6), colours=rng.sample(tuple(COLOURS), rng.randint(1, 3)))
     return Example("shapes", language, turns(every_count(rng, scene, language)[:8], image=(drawn or draw)(scene)))
+
+
+def relation_drill(
+    rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
+) -> Example:
+    """2 to 5 things, and which stands left of or above which."""
+    while True:
+        scene = random_scene(rng, rng.randint(2, 5))
+        if pairs := every_relation(rng, scene, language)[:8]:
+            return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
 
 
 def _phrase(rng: random.Random, language: Language, split: Split) -> str:

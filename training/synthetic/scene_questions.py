@@ -76,6 +76,13 @@ def every_count(rng: random.Random, scene: Scene, language: Language) -> list[Pa
     return pairs
 
 
+def every_relation(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
+    """Each pair of things that lie clearly apart, asked for in both orders and directions, in random order."""
+    pairs = _relations(_Writer(rng, language, spoken=False), scene)
+    rng.shuffle(pairs)
+    return pairs
+
+
 def scene_example(
     rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:

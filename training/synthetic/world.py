@@ -13,7 +13,7 @@ from .arithmetic import sum_example
 from .compare import compare_example, judged_example
 from .copying import copy_example
 from .dictation import spoken_example, transcription_example
-from .drills import count_drill, print_drill, text_drill
+from .drills import count_drill, print_drill, relation_drill, text_drill
 from .example import Example, Generator, Language, Split
 from .facts import fact_example
 from .informal import informal
@@ -56,8 +56,10 @@ TRAINING_ONLY: dict[str, Generator] = {
     "text drill": text_drill,
     "print drill": print_drill,
     "count drill": count_drill,
+    "relation drill": relation_drill,
     "sketched print drill": partial(print_drill, printed=sketch_text),
     "sketched count drill": partial(count_drill, drawn=sketch_scene),
+    "sketched relation drill": partial(relation_drill, drawn=sketch_scene),
     **{f"sketched {task}": generator for task, generator in SKETCHED.items()},
 }
 
