@@ -158,7 +158,7 @@ class TestChat:
 
     def test_streaming_equals_the_whole(self, mini_omni: Omni) -> None:
         conversation = [user("Hello 你好", image=DATA / "images" / "100284327.jpeg")]
-        params = {"max_tokens": 60, "seed": 3, "temperature": 2.0, "ignore_eos": True}
+        params = {"max_tokens": 60, "min_tokens": 60, "seed": 3, "temperature": 2.0}  # sixty that are no end
         pieces = list(mini_omni.chat(conversation, stream=True, **params))
         assert len(pieces) > 5
         assert "".join(pieces) == mini_omni.chat(conversation, **params)

@@ -77,7 +77,7 @@ def every_count(rng: random.Random, scene: Scene, language: Language) -> list[Pa
 
 
 def every_relation(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
-    """Each pair of things that lie clearly apart, asked for in both orders and directions, in random order."""
+    """Which of two stands left of or above the other, for all pairs of `_relations`, in random order."""
     pairs = _relations(_Writer(rng, language, spoken=False), scene)
     rng.shuffle(pairs)
     return pairs
