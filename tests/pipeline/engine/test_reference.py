@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.engine.engine import Engine, EngineConfig
@@ -94,6 +95,7 @@ class TestGolden:
     st.integers(75, 300),
     st.lists(st.integers(0, 30), max_size=3),
 )
+@example([(28, 1)], 1, 6, 75, [])  # two tokens whose float32 logits are equal but for rounding
 def test_any_batching_gives_the_same_tokens(
     golden_decoder: DecoderModel,
     work: list[tuple[int, int]],
@@ -102,14 +104,16 @@ def test_any_batching_gives_the_same_tokens(
     cache_tokens: int,
     aborts: list[int],
 ) -> None:
-    """Arrivals, aborts, chunks and preemptions never change a token of those that remain."""
+    """Arrivals, aborts, chunks and preemptions never change a token of those that remain. In float64: of two tokens
+    as likely as each other, float32's rounding, which depends on the batch, would choose."""
+    model = deepcopy(golden_decoder).double()
     config = EngineConfig(
         kv_cache=CacheBudget(-(-cache_tokens // block_size)),
         block_size=block_size,
         max_batch_tokens=budget,
         max_running=6,
     )
-    engine = Engine(golden_decoder, config, [])
+    engine = Engine(model, config, [])
     outputs: dict[int, list[int]] = {}
     for i, (length, answer) in enumerate(work):
         outputs[engine.add(text_prompt(length, seed=i), [], sampled(answer, seed=i))] = []
@@ -127,7 +131,7 @@ def test_any_batching_gives_the_same_tokens(
     assert engine.idle
     assert engine.blocks.used == 0
     for i, (length, answer) in enumerate(work):
-        single = Engine(golden_decoder, EngineConfig(kv_cache=CacheBudget(16)), [])
+        single = Engine(model, EngineConfig(kv_cache=CacheBudget(16)), [])
         single.add(text_prompt(length, seed=i), [], sampled(answer, seed=i))
         wanted = tokens(drain(single)[0])
         assert outputs[i] == (wanted[: len(outputs[i])] if i in gone else wanted)
