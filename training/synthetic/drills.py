@@ -19,6 +19,7 @@ from .vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN
 
 NAMED = 0.3  # how often it is a name, and not a text to repeat
 MOST_WORDS = 10
+MOST_QUESTIONS = 8  # about a scene
 
 
 def text_drill(rng: random.Random, language: Language, split: Split) -> Example:
@@ -55,7 +56,8 @@ def count_drill(
     """3 to 6 things in one to three colours, and how many there are of each colour and shape. In other scenes a colour
     comes once nearly always, and "1" was what a decoder said to nearly all counts of a colour."""
     scene = random_scene(rng, rng.randint(3, 6), colours=rng.sample(tuple(COLOURS), rng.randint(1, 3)))
-    return Example("shapes", language, turns(every_count(rng, scene, language)[:8], image=(drawn or draw)(scene)))
+    pairs = every_count(rng, scene, language)[:MOST_QUESTIONS]
+    return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
 
 
 def relation_drill(
@@ -64,7 +66,7 @@ def relation_drill(
     """2 to 5 things, and which stands left of or above which."""
     while True:
         scene = random_scene(rng, rng.randint(2, 5))
-        if pairs := every_relation(rng, scene, language)[:8]:
+        if pairs := every_relation(rng, scene, language)[:MOST_QUESTIONS]:
             return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
 
 
