@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.config import ModelConfig
+from pipeline.processing.tokenizer import Tokenizer
 
 from .corpus import CERTAIN, SPELLED, tokenizer_lines
 from .initialise import initial_weights
+from .initialise_tokens import relations
 from .tokenizer import make_tokenizer
 
 VOCAB_SIZE = 2048
@@ -78,7 +80,7 @@ def write_initial(path: Path, seed: int = 0) -> None:
     _write_json(path / "config.json", CONFIG)
     _write_json(path / "preprocessor_config.json", PREPROCESSOR)
     _write_json(path / "generation_config.json", GENERATION | {"eos_token_id": ends})
-    tensors = initial_weights(ModelConfig.from_pretrained(path), seed)
+    tensors = initial_weights(ModelConfig.from_pretrained(path), seed, relations(Tokenizer(path)))
     halves = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
     save_file(halves, path / "model.safetensors", metadata={"format": "pt"})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 
 from .initialise_decoder import BLANK, associative_decoder
+from .initialise_tokens import Relation, relate
 from .model import OmniForTraining
 from .sketch import COLUMNS
 
@@ -33,15 +35,20 @@ OFFSETS_2D = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (rows, columns) in pa
 OFFSETS_1D = (0, -3, 3, -8, 8)  # in frames of 20 ms
 
 
-def initial_weights(config: ModelConfig, seed: int) -> dict[str, torch.Tensor]:
-    """float32 by released name. What isn't structured is normal, scaled by fan-in; norms are one, biases zero."""
+EMBEDDINGS = "llm.model.embed_tokens.weight"
+
+
+def initial_weights(config: ModelConfig, seed: int, relations: Sequence[Relation] = ()) -> dict[str, torch.Tensor]:
+    """float32 by released name. What isn't structured is normal, scaled by fan-in; norms are one, biases zero.
+    `relations` are those of token embeddings."""
     with torch.device("meta"):
         model = OmniForTraining.from_config(config, TorchAttention())
     tensors = {name: _draw(name, tuple(t.shape), seed, config) for name, t in model.state_dict().items()}
     for structured in (_local_vision, _local_audio, _local_resampler):
         tensors |= structured(config, tensors)
+    tensors[EMBEDDINGS] = relate(tensors[EMBEDDINGS], relations, seed)
     tensors |= associative_decoder(config.decoder, tensors, seed)
-    blank = tensors["llm.model.embed_tokens.weight"][BLANK]
+    blank = tensors[EMBEDDINGS][BLANK]
     for name in tensors:
         if "bos_eos" in name:  # a recording begins and ends with nothing, as sketches do
             tensors[name] = blank.expand_as(tensors[name]).clone()

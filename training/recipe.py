@@ -20,12 +20,13 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch.utils.data import ConcatDataset, Dataset
 
 from pipeline.errors import MegrezError
 
 from .arguments import DataArguments, FinetuneArguments, finish
 from .default_model import write_initial
-from .features import Featuriser
+from .features import Features, Featuriser
 from .finetune import train_on
 from .hardware import keep_memory
 from .processes import locked, run_together
@@ -39,7 +40,8 @@ BEGUN, DONE = "begun.yaml", "DONE"
 """Files beside what was begun, with the settings it is made by, and beside what is finished."""
 
 MADE_BY = (
-    *("corpus.py", "tokenizer.py", "default_model.py", "initialise.py", "initialise_decoder.py", "features.py"),
+    *("corpus.py", "tokenizer.py", "default_model.py", "features.py"),
+    *("initialise.py", "initialise_tokens.py", "initialise_decoder.py"),
     *("sketch.py", "pretrain.py", "token_head.py", "audio_words.py", "vision_words.py", "vision_labels.py"),
 )
 """Beside `synthetic` and its texts: where examples, vocabulary and first weights come from, and what encoders learn."""
@@ -72,7 +74,7 @@ def _run(recipe: dict[str, Any], work: Path, lock: int) -> Path:
         output = work / stage["name"]
         before = _begin(output, stage | {"seed": seed + number}, before)
         if not (output / DONE).exists():
-            log.info("stage %s: %d steps", output.name, stage["training"]["max_steps"])
+            log.info("stage %s: %d steps", output.name, steps_of(stage))
             train_stage(stage, current, output, seed + number)
             (output / DONE).touch()
         current = output
@@ -142,9 +144,10 @@ def _assemble(start: Path, parts: Path) -> Path:
 
 
 def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
-    """One mixture of tasks for the language model, and for the parts of the encoders that the stage `tunes`. The token
-    embeddings stay as they were drawn: the encoders learn to give them."""
+    """Lessons for the language model, and for the parts of the encoders that the stage `tunes`. The token embeddings
+    stay as they were drawn: the encoders learn to give them."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
+    options["max_steps"] = steps_of(stage)
     data = DataArguments(
         checkpoint=str(start),
         save_dtype=stage.get("save_dtype", "float32"),
@@ -155,9 +158,20 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
     switches: dict[str, Any] = {f"tune_{part}": True for part in stage["tunes"]}
     tuning = TuningArguments(tune_embeddings=False, **switches)
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
-    size = training.max_steps * training.per_device_train_batch_size
-    world = World(stage["tasks"], size, seed, Featuriser.from_pretrained(start))
-    train_on(world, None, data, tuning, training)
+    lessons = _lessons(stage, training.per_device_train_batch_size, seed, Featuriser.from_pretrained(start))
+    train_on(lessons, None, data, tuning, training)
+
+
+def steps_of(stage: dict[str, Any]) -> int:
+    return sum(lesson["steps"] for lesson in stage["lessons"])
+
+
+def _lessons(stage: dict[str, Any], batch: int, seed: int, featurise: Featuriser) -> Dataset[Features]:
+    """One after another: a mixture of tasks each, and how many steps it takes."""
+    return ConcatDataset(
+        World(lesson["tasks"], lesson["steps"] * batch, f"{seed} {number}", featurise)
+        for number, lesson in enumerate(stage["lessons"])
+    )
 
 
 def main() -> None:

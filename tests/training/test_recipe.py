@@ -26,12 +26,12 @@ pytestmark = pytest.mark.timeout(600)
 def recipe(file: Path) -> Path:
     def stage(name: str, tasks: dict[str, float], steps: int, tunes: list[str], dtype: str) -> dict[str, Any]:
         training = {
-            "max_steps": steps, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
+            "per_device_train_batch_size": 2, "learning_rate": 1e-3, "save_steps": 1,
             "logging_steps": 1, "dataloader_num_workers": 0,
         }  # fmt: skip
         return {
-            "name": name, "tasks": tasks, "tunes": tunes, "ema_decay": 0.9, "save_dtype": dtype,
-            "training": training,
+            "name": name, "lessons": [{"steps": 1, "tasks": tasks}] * steps, "tunes": tunes, "ema_decay": 0.9,
+            "save_dtype": dtype, "training": training,
         }  # fmt: skip
 
     options = {"steps": 2, "batch": 2, "workers": 0, "held-out": 2}

@@ -14,7 +14,7 @@ from .example import Example, Language, Split, assistant, turns, user
 from .lettering import cased, lettering_example, random_code
 from .memory import SYLLABLES, TOLD, made_up_name
 from .scene import COLOURS, Scene, draw, random_scene
-from .scene_questions import every_count, every_relation
+from .scene_questions import Pair, every_count, every_property, every_relation
 from .vocabulary import CHARACTERS_ZH, CODE_CHARACTERS, WORDS_EN
 
 NAMED = 0.3  # how often it is a name, and not a text to repeat
@@ -64,9 +64,26 @@ def relation_drill(
     rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:
     """2 to 5 things, and which stands left of or above which."""
+    return _asked(every_relation, rng, 2, language, drawn)
+
+
+def property_drill(
+    rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
+) -> Example:
+    """1 to 5 things, and which colour, which shape and where each is."""
+    return _asked(every_property, rng, 1, language, drawn)
+
+
+def _asked(
+    questions: Callable[[random.Random, Scene, Language], list[Pair]],
+    rng: random.Random,
+    fewest: int,
+    language: Language,
+    drawn: Callable[[Scene], Any] | None,
+) -> Example:
     while True:
-        scene = random_scene(rng, rng.randint(2, 5))
-        if pairs := every_relation(rng, scene, language)[:MOST_QUESTIONS]:
+        scene = random_scene(rng, rng.randint(fewest, 5))
+        if pairs := questions(rng, scene, language)[:MOST_QUESTIONS]:
             return Example("shapes", language, turns(pairs, image=(drawn or draw)(scene)))
 
 

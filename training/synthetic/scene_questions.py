@@ -83,6 +83,14 @@ def every_relation(rng: random.Random, scene: Scene, language: Language) -> list
     return pairs
 
 
+def every_property(rng: random.Random, scene: Scene, language: Language) -> list[Pair]:
+    """The colour, shape and place of each thing that one of them tells from the others, in random order."""
+    writer = _Writer(rng, language, spoken=False)
+    pairs = _properties(writer, scene) + _places(writer, scene)
+    rng.shuffle(pairs)
+    return pairs
+
+
 def scene_example(
     rng: random.Random, language: Language, split: Split, drawn: Callable[[Scene], Any] | None = None
 ) -> Example:

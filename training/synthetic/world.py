@@ -13,7 +13,7 @@ from .arithmetic import sum_example
 from .compare import compare_example, judged_example
 from .copying import copy_example
 from .dictation import spoken_example, transcription_example
-from .drills import count_drill, print_drill, relation_drill, text_drill
+from .drills import count_drill, print_drill, property_drill, relation_drill, text_drill
 from .example import Example, Generator, Language, Split
 from .facts import fact_example
 from .informal import informal
@@ -56,9 +56,11 @@ TRAINING_ONLY: dict[str, Generator] = {
     "text drill": text_drill,
     "print drill": print_drill,
     "count drill": count_drill,
+    "property drill": property_drill,
     "relation drill": relation_drill,
     "sketched print drill": partial(print_drill, printed=sketch_text),
     "sketched count drill": partial(count_drill, drawn=sketch_scene),
+    "sketched property drill": partial(property_drill, drawn=sketch_scene),
     "sketched relation drill": partial(relation_drill, drawn=sketch_scene),
     **{f"sketched {task}": generator for task, generator in SKETCHED.items()},
 }
@@ -82,7 +84,7 @@ class World(Dataset[Features]):
     """A mixture of tasks by weight, drawn as it is asked for: item i depends on the seed and i alone."""
 
     def __init__(
-        self, weights: Mapping[str, float], size: int, seed: int, featurise: Callable[..., Features] | Featuriser
+        self, weights: Mapping[str, float], size: int, seed: int | str, featurise: Callable[..., Features] | Featuriser
     ) -> None:
         unknown = set(weights) - set(TASKS) - set(TRAINING_ONLY)
         if unknown:
