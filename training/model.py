@@ -111,8 +111,6 @@ class OmniForTraining(nn.Module):
             embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
         if len(media["sketch"]):
             embeds = embeds.index_copy(0, media["sketch_positions"], self._sketched(media["sketch"]).to(embeds.dtype))
-        if torch.is_autocast_enabled(embeds.device.type):  # else all that layers add up is in float32
-            embeds = embeds.to(torch.get_autocast_dtype(embeds.device.type))
         return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
 
     def _sketched(self, tokens: torch.Tensor) -> torch.Tensor:

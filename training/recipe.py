@@ -147,7 +147,7 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
     """Lessons for the language model, and for the parts of the encoders that the stage `tunes`. The token embeddings
     stay as they were drawn: the encoders learn to give them."""
     options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
-    options["max_steps"] = steps_of(stage)
+    options |= {"max_steps": steps_of(stage), "train_sampling_strategy": "sequential"}
     data = DataArguments(
         checkpoint=str(start),
         save_dtype=stage.get("save_dtype", "float32"),
