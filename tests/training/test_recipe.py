@@ -13,9 +13,12 @@ import yaml
 from safetensors.torch import load_file
 
 from pipeline import Omni
+from pipeline.processing.tokenizer import Tokenizer
+from training.default_model import write_initial
 from training.processes import locked
-from training.recipe import _begin, run
+from training.recipe import _begin, run, train_stage
 from training.synthetic.world import example
+from training.trainer import OmniTrainer
 from training.tuning import part_of
 
 from .synthetic.needs_fonts import needs_fonts
@@ -88,6 +91,23 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(elsewhere))
     with pytest.raises(SystemExit, match=f"{tmp_path}/initial was begun by other settings or generators"):
         run(file, tmp_path)
+
+
+def test_lessons_are_taken_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each to its end, before the next begins."""
+    taught: list[str] = []
+
+    def watch(self: OmniTrainer, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        taught.append("speech" if tokenizer.special("audio_start") in inputs["input_ids"] else "sum")
+        return torch.zeros(())
+
+    write_initial(tmp_path / "start", seed=0)
+    tokenizer = Tokenizer(tmp_path / "start")
+    monkeypatch.setattr(OmniTrainer, "training_step", watch)
+    stage = yaml.safe_load(recipe(tmp_path / "recipe.yaml").read_text())["apart"][0]["language"]
+    stage["lessons"] = [{"steps": 3, "tasks": {"sketched speech": 1}}, {"steps": 2, "tasks": {"sum": 1}}]
+    train_stage(stage, tmp_path / "start", tmp_path / "output", seed=0)
+    assert taught == ["speech"] * 3 + ["sum"] * 2
 
 
 def test_a_directory_with_another_run_is_left_alone(tmp_path: Path) -> None:

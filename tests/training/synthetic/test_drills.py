@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from training.synthetic.drills import NAMED, count_drill, print_drill, relation_drill, text_drill
+from training.synthetic.drills import NAMED, count_drill, print_drill, property_drill, relation_drill, text_drill
 from training.synthetic.example import Language
 from training.synthetic.memory import NAMES
 from training.synthetic.scene import Scene
-from training.synthetic.scene_wordings import COLOUR_NAMES, SHAPE_NAMES, plural
+from training.synthetic.scene_wordings import CELLS_EN, CELLS_ZH, COLOUR_NAMES, SHAPE_NAMES, plural
 from training.synthetic.vocabulary import words
 from training.synthetic.world import TASKS, World, example
 
@@ -87,6 +87,33 @@ SIDES = {
 """By answer: which coordinate of the first thing's centre it is about, and whether that is the smaller one."""
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_properties_are_those_of_a_thing_that_is_alone_in_something(language: Language) -> None:
+    """What is asked names a thing by its shape or its colour, which no other has."""
+    kinds: set[str] = set()
+    colours, shapes = COLOUR_NAMES[language], SHAPE_NAMES[language]
+    for number in range(100):
+        scene: list[Scene] = []
+        drill = property_drill(random.Random(f"{language} {number}"), language, "train", drawn=scene.append)
+        assert 2 <= len(drill.conversations) <= 16
+        for asked, told in zip(drill.conversations[::2], drill.conversations[1::2], strict=True):
+            question, answer = asked["content"]["text"], told["content"]["text"]
+            by_shape = [thing for thing in scene[0].things if shapes[thing.shape] in question]
+            by_colour = [thing for thing in scene[0].things if colours[thing.colour] in question]
+            (thing,) = by_shape or by_colour or scene[0].things
+            if answer in colours.values():
+                kinds.add("colour")
+                assert answer == colours[thing.colour]
+            elif answer in shapes.values():
+                kinds.add("shape")
+                assert answer == shapes[thing.shape]
+            else:
+                kinds.add("place")
+                assert thing.cell is not None
+                assert answer == (CELLS_EN if language == "en" else CELLS_ZH)[thing.cell]
+    assert kinds == {"colour", "shape", "place"}
+
+
 def names(shape: str, colour: str, language: Language) -> set[str]:
     """What a question calls a thing by."""
     shapes = {plural(shape)} if language == "en" else {SHAPE_NAMES[language][shape]}
@@ -115,7 +142,7 @@ def test_drills_depend_on_their_seed_alone(drill) -> None:
 
 def test_they_are_trained_on_but_no_task_of_the_test() -> None:
     drills = dict.fromkeys(("text drill", "sketched print drill"), 1)  # "print drill" needs fonts
-    drills |= dict.fromkeys(("count drill", "sketched count drill", "relation drill", "sketched relation drill"), 1)
+    drills |= {f"{how}{kind} drill": 1 for how in ("", "sketched ") for kind in ("count", "property", "relation")}
     assert not {*drills, "print drill"} & set(TASKS)
     world = World(drills, 20, 0, lambda conversations: conversations)
     assert all(world[index][-1]["role"] == "assistant" for index in range(20))
