@@ -20,7 +20,7 @@ from pipeline.model.attention import TorchAttention
 
 from .initialise_decoder import BLANK, associative_decoder
 from .initialise_tokens import Relation, relate
-from .model import OmniForTraining
+from .model import EMBEDDINGS, OmniForTraining
 from .sketch import COLUMNS
 
 EMBED_STD = 1.0
@@ -33,9 +33,6 @@ RESAMPLER_SHARPNESS = (1.5, 1.7)  # down and across, as SHARPNESS
 
 OFFSETS_2D = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # (rows, columns) in patches
 OFFSETS_1D = (0, -3, 3, -8, 8)  # in frames of 20 ms
-
-
-EMBEDDINGS = "llm.model.embed_tokens.weight"
 
 
 def initial_weights(config: ModelConfig, seed: int, relations: Sequence[Relation] = ()) -> dict[str, torch.Tensor]:

@@ -22,6 +22,8 @@ import torch
 
 from pipeline.config import DecoderConfig
 
+from .model import EMBEDDINGS
+
 FAST = 0.02  # radians a token: rotations above it tell places apart
 PLACE_SHARPNESS, CONTENT_SHARPNESS = 6.5, 1.4  # the entries of projections of places and of contents
 
@@ -45,7 +47,7 @@ def associative_decoder(config: DecoderConfig, drawn: Mapping[str, torch.Tensor]
     still = torch.cat([torch.arange(fast, half), torch.arange(half + fast, size)])
     rng = torch.Generator().manual_seed(seed)
 
-    embeddings = drawn["llm.model.embed_tokens.weight"].clone()
+    embeddings = drawn[EMBEDDINGS].clone()
     before, said = (
         torch.eye(d)[1 + i * size : 1 + (i + 1) * size] for i in (0, 1)
     )  # dimensions for findings [size, D]
@@ -57,7 +59,7 @@ def associative_decoder(config: DecoderConfig, drawn: Mapping[str, torch.Tensor]
     embeddings[others] -= torch.outer(embeddings[others] @ blank, blank / blank.pow(2).sum())
     read = _orthonormal(size, d, rng)  # what of a token is found
 
-    out = {"llm.model.embed_tokens.weight": embeddings}
+    out = {EMBEDDINGS: embeddings}
     for layer in range(config.num_hidden_layers):
         query, output = torch.zeros(heads, size, d), torch.zeros(d, heads, size)
         key, value = torch.zeros(2, groups, size, d)

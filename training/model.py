@@ -23,7 +23,7 @@ from pipeline.model.weights import load_stage
 
 from .attention import MatmulAttention
 
-HEAD = "llm.lm_head.weight"
+HEAD, EMBEDDINGS = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 
 LOUDNESS, SKETCH_NOISE = (0.5, 1.25), 0.25
 """How far embeds of sketches are from the sum of their tokens' embeddings: a factor, and a share of the noise.

@@ -15,13 +15,12 @@ from safetensors.torch import save_file
 
 from pipeline.errors import MegrezError
 
-from .model import HEAD, OmniForTraining
+from .model import EMBEDDINGS, HEAD, OmniForTraining
 from .saving import open_as
 
 log = logging.getLogger(__name__)
 
 AUDIO_PROJECTION = ("audio.audio.proj.", "audio.audio.audio_bos_eos_token.")
-EMBEDDINGS = "llm.model.embed_tokens.weight"
 ADAPTER = "default"
 
 

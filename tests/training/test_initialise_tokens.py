@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,40 +12,40 @@ from safetensors.torch import load_file
 from torch.nn.functional import cosine_similarity
 
 from pipeline.processing.tokenizer import Tokenizer
-from training.default_model import write_initial
-from training.initialise import EMBEDDINGS
 from training.initialise_tokens import Relation, relate
+from training.model import EMBEDDINGS
 from training.synthetic.sketching import ACROSS, DOWN
+
+Likeness = Callable[[str, str], float]
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("initial")
-    write_initial(path, seed=0)
-    return path
+def likeness(mini_initial: Path) -> Likeness:
+    """The cosine of two tokens' embeddings."""
+    tokenizer, table = Tokenizer(mini_initial), load_file(mini_initial / "model.safetensors")[EMBEDDINGS].float()
 
+    def cosine(first: str, second: str) -> float:
+        one, other = (table[tokenizer.encode(word, allow_special=False)] for word in (first, second))
+        assert len(one) == len(other) == 1
+        return float(cosine_similarity(one[0], other[0], dim=0))
 
-def likeness(path: Path, first: str, second: str) -> float:
-    tokenizer, table = Tokenizer(path), load_file(path / "model.safetensors")[EMBEDDINGS].float()
-    one, other = (table[tokenizer.encode(word, allow_special=False)] for word in (first, second))
-    assert len(one) == len(other) == 1
-    return float(cosine_similarity(one[0], other[0], dim=0))
+    return cosine
 
 
 @pytest.mark.parametrize("pair", [("circle", "circles"), ("square", "方"), ("crosses", "字"), ("red", "红")])
-def test_names_of_one_thing_are_alike(pair: tuple[str, str], path: Path) -> None:
-    assert 0.35 < likeness(path, *pair) < 0.65
+def test_names_of_one_thing_are_alike(pair: tuple[str, str], likeness: Likeness) -> None:
+    assert 0.35 < likeness(*pair) < 0.65
 
 
 @pytest.mark.parametrize("pair", [("circle", "square"), ("red", "star"), ("红", "圆"), ("7", "K")])
-def test_others_are_not(pair: tuple[str, str], path: Path) -> None:
-    assert abs(likeness(path, *pair)) < 0.25
+def test_others_are_not(pair: tuple[str, str], likeness: Likeness) -> None:
+    assert abs(likeness(*pair)) < 0.25
 
 
 @pytest.mark.parametrize("words", [DOWN, ACROSS, tuple("0123456789")])
-def test_what_has_an_order_is_alike_as_it_is_near(words: tuple[str, ...], path: Path) -> None:
-    neighbours = [likeness(path, *pair) for pair in pairwise(words)]
-    assert min(neighbours) > likeness(path, words[0], words[-1])
+def test_what_has_an_order_is_alike_as_it_is_near(words: tuple[str, ...], likeness: Likeness) -> None:
+    neighbours = [likeness(*pair) for pair in pairwise(words)]
+    assert min(neighbours) > likeness(words[0], words[-1])
     assert max(neighbours) < 0.75  # they can be told apart
 
 

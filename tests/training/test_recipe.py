@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from pipeline import Omni
 from pipeline.processing.tokenizer import Tokenizer
-from training.default_model import write_initial
 from training.processes import locked
 from training.recipe import _begin, run, train_stage
 from training.synthetic.world import example
@@ -93,7 +92,7 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
         run(file, tmp_path)
 
 
-def test_lessons_are_taken_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lessons_are_taken_in_their_order(mini_initial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each to its end, before the next begins."""
     taught: list[str] = []
 
@@ -101,12 +100,11 @@ def test_lessons_are_taken_in_their_order(tmp_path: Path, monkeypatch: pytest.Mo
         taught.append("speech" if tokenizer.special("audio_start") in inputs["input_ids"] else "sum")
         return torch.zeros(())
 
-    write_initial(tmp_path / "start", seed=0)
-    tokenizer = Tokenizer(tmp_path / "start")
+    tokenizer = Tokenizer(mini_initial)
     monkeypatch.setattr(OmniTrainer, "training_step", watch)
     stage = yaml.safe_load(recipe(tmp_path / "recipe.yaml").read_text())["apart"][0]["language"]
     stage["lessons"] = [{"steps": 3, "tasks": {"sketched speech": 1}}, {"steps": 2, "tasks": {"sum": 1}}]
-    train_stage(stage, tmp_path / "start", tmp_path / "output", seed=0)
+    train_stage(stage, mini_initial, tmp_path / "output", seed=0)
     assert taught == ["speech"] * 3 + ["sum"] * 2
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from training.synthetic.drills import NAMED, count_drill, print_drill, property_drill, relation_drill, text_drill
-from training.synthetic.example import Language
+from training.synthetic.example import Example, Language
 from training.synthetic.memory import NAMES
-from training.synthetic.scene import Scene
+from training.synthetic.scene import Scene, Thing
 from training.synthetic.scene_wordings import CELLS_EN, CELLS_ZH, COLOUR_NAMES, SHAPE_NAMES, plural
 from training.synthetic.vocabulary import words
 from training.synthetic.world import TASKS, World, example
@@ -45,16 +46,10 @@ def test_most_printed_texts_have_a_letter_twice(language: Language) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_counts_are_right_and_few_are_one(language: Language) -> None:
     answers = []
-    for number in range(200):
-        rng = random.Random(f"{language} {number}")
-        scene: list[Scene] = []
-        drill = count_drill(rng, language, "train", drawn=scene.append)
-        things = scene[0].things
-        for asked, told in zip(drill.conversations[::2], drill.conversations[1::2], strict=True):
-            question, answer = asked["content"]["text"], told["content"]["text"]
-            named = [thing for thing in things if names(thing.shape, thing.colour, language) & words_of(question)]
-            assert answer == str(len(named)), question
-            answers.append(answer)
+    for things, question, answer in asked(count_drill, language, 200):
+        named = [thing for thing in things if names(thing.shape, thing.colour, language) & words_of(question)]
+        assert answer == str(len(named)), question
+        answers.append(answer)
     assert answers.count("1") < 0.5 * len(answers)
     assert sum(answer > "1" for answer in answers) > 0.25 * len(answers)
 
@@ -62,21 +57,16 @@ def test_counts_are_right_and_few_are_one(language: Language) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_relations_are_right_and_of_all_four_kinds(language: Language) -> None:
     answers = set()
-    for number in range(100):
-        scene: list[Scene] = []
-        drill = relation_drill(random.Random(f"{language} {number}"), language, "train", drawn=scene.append)
-        assert 2 <= len(drill.conversations) <= 16
-        for asked, told in zip(drill.conversations[::2], drill.conversations[1::2], strict=True):
-            question, answer = asked["content"]["text"], told["content"]["text"]
-            named = [
-                (question.index(SHAPE_NAMES[language][thing.shape]), thing)
-                for thing in scene[0].things
-                if SHAPE_NAMES[language][thing.shape] in question
-            ]
-            (_, first), (_, second) = sorted(named, key=lambda one: one[0])
-            axis, less = SIDES[answer]
-            assert (first.centre[axis] < second.centre[axis]) == less, question
-            answers.add(answer)
+    for things, question, answer in asked(relation_drill, language, 100):
+        named = [
+            (question.index(SHAPE_NAMES[language][thing.shape]), thing)
+            for thing in things
+            if SHAPE_NAMES[language][thing.shape] in question
+        ]
+        (_, first), (_, second) = sorted(named, key=lambda one: one[0])
+        axis, less = SIDES[answer]
+        assert (first.centre[axis] < second.centre[axis]) == less, question
+        answers.add(answer)
     assert len(answers) == 4
 
 
@@ -92,26 +82,33 @@ def test_properties_are_those_of_a_thing_that_is_alone_in_something(language: La
     """What is asked names a thing by its shape or its colour, which no other has."""
     kinds: set[str] = set()
     colours, shapes = COLOUR_NAMES[language], SHAPE_NAMES[language]
-    for number in range(100):
-        scene: list[Scene] = []
-        drill = property_drill(random.Random(f"{language} {number}"), language, "train", drawn=scene.append)
-        assert 2 <= len(drill.conversations) <= 16
-        for asked, told in zip(drill.conversations[::2], drill.conversations[1::2], strict=True):
-            question, answer = asked["content"]["text"], told["content"]["text"]
-            by_shape = [thing for thing in scene[0].things if shapes[thing.shape] in question]
-            by_colour = [thing for thing in scene[0].things if colours[thing.colour] in question]
-            (thing,) = by_shape or by_colour or scene[0].things
-            if answer in colours.values():
-                kinds.add("colour")
-                assert answer == colours[thing.colour]
-            elif answer in shapes.values():
-                kinds.add("shape")
-                assert answer == shapes[thing.shape]
-            else:
-                kinds.add("place")
-                assert thing.cell is not None
-                assert answer == (CELLS_EN if language == "en" else CELLS_ZH)[thing.cell]
+    for things, question, answer in asked(property_drill, language, 100):
+        by_shape = [thing for thing in things if shapes[thing.shape] in question]
+        by_colour = [thing for thing in things if colours[thing.colour] in question]
+        (thing,) = by_shape or by_colour or things
+        if answer in colours.values():
+            kinds.add("colour")
+            assert answer == colours[thing.colour]
+        elif answer in shapes.values():
+            kinds.add("shape")
+            assert answer == shapes[thing.shape]
+        else:
+            kinds.add("place")
+            assert thing.cell is not None
+            assert answer == (CELLS_EN if language == "en" else CELLS_ZH)[thing.cell]
     assert kinds == {"colour", "shape", "place"}
+
+
+def asked(
+    drill: Callable[..., Example], language: Language, number: int
+) -> Iterator[tuple[tuple[Thing, ...], str, str]]:
+    """The things of so many scenes, and each question about them with its answer."""
+    for index in range(number):
+        scene: list[Scene] = []
+        made = drill(random.Random(f"{language} {index}"), language, "train", drawn=scene.append)
+        assert 2 <= len(made.conversations) <= 16
+        texts = [turn["content"]["text"] for turn in made.conversations]
+        yield from ((scene[0].things, *pair) for pair in zip(texts[::2], texts[1::2], strict=True))
 
 
 def names(shape: str, colour: str, language: Language) -> set[str]:
