@@ -13,8 +13,9 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import espeakng_loader
@@ -29,6 +30,7 @@ RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 BREATH_SEED = 1
 
 OWN = "own"
+VARIANT = f"voices/!v/{OWN}"
 NEEDED = ("lang", "phontab", "phonindex", "phondata", "intonations", "en_dict", "cmn_dict")
 """Of the library's data, to speak English and Mandarin."""
 
@@ -67,7 +69,8 @@ def say(text: str, voice: str, rate: int, pitch: int, pitch_range: int, speaker:
     The same arguments give the same samples. An unknown variant is ignored.
     """
     _blocks.clear()
-    with _loaded() as library, _data_with(speaker) as data:
+    with _loaded() as library:
+        data = _data_with(speaker)
         voice = f"{voice}+{OWN}" if speaker else voice
         rate_hz = _Initialize(_find(library, "espeak_Initialize"))(SYNCHRONOUS, 0, str(data).encode(), DONT_EXIT)
         if rate_hz != SAMPLE_RATE:
@@ -87,20 +90,24 @@ def say(text: str, voice: str, rate: int, pitch: int, pitch_range: int, speaker:
     return np.concatenate(_blocks) if _blocks else np.zeros(0, np.int16)
 
 
-@contextmanager
-def _data_with(speaker: str) -> Iterator[Path]:
+def _data_with(speaker: str) -> Path:
     """The library's data; with another speaker, in a directory that has nobody but him."""
     data = Path(espeakng_loader.get_data_path())
     if not speaker:
-        yield data
-        return
-    with TemporaryDirectory(prefix="espeak-") as name:
-        for needed in NEEDED:
-            (Path(name) / needed).symlink_to(data / needed)
-        variants = Path(name) / "voices" / "!v"
-        variants.mkdir(parents=True)
-        (variants / OWN).write_text(speaker, encoding="utf-8")
-        yield Path(name)
+        return data
+    own = _own_data(data, os.getpid())
+    (own / VARIANT).write_text(speaker, encoding="utf-8")
+    return own
+
+
+@cache
+def _own_data(data: Path, process: int) -> Path:
+    """A directory of this process, which multiprocessing removes when the process ends."""
+    own = Path(get_temp_dir()) / f"espeak-{process}"
+    (own / VARIANT).parent.mkdir(parents=True)
+    for needed in NEEDED:
+        (own / needed).symlink_to(data / needed)
+    return own
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 import multiprocessing
+import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -138,10 +141,31 @@ def test_a_masked_mel_stays_a_mel():
 
 
 def test_forked_processes_speak_as_this_one():
-    here = synthesise("good morning", ENGLISH)
+    voices = [Voice("en", "en-us", "", 150, 50, 50, random_speaker(random.Random(seed))) for seed in range(8)]
+    voices.append(ENGLISH)
+    here = [synthesise("good morning", voice) for voice in voices]
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        for there in pool.starmap(synthesise, [("good morning", ENGLISH)] * 4):
-            assert np.array_equal(there, here)
+        there = pool.starmap(synthesise, [("good morning", voice) for voice in voices * 4], chunksize=1)
+    assert all(np.array_equal(one, other) for one, other in zip(there, here * 4, strict=True))
+
+
+def test_nothing_is_left_of_a_speaker_that_is_made_up_when_processes_end(tmp_path):
+    program = (
+        "import multiprocessing, random, sys\n"
+        "from training.synthetic.espeak import say\n"
+        "from training.synthetic.speakers import random_speaker\n"
+        "words = ('hello', 'en-us', 150, 50, 50, random_speaker(random.Random(1)))\n"
+        "if sys.argv[1] == 'before':\n"
+        "    say(*words)\n"
+        "child = multiprocessing.get_context('fork').Process(target=say, args=words)\n"
+        "child.start()\n"
+        "child.join()\n"
+        "assert child.exitcode == 0\n"
+        "say(*words)\n"
+    )
+    for when in ("before", "after"):
+        subprocess.run([sys.executable, "-c", program, when], check=True, env=os.environ | {"TMPDIR": str(tmp_path)})
+        assert not list(tmp_path.iterdir())
 
 
 def test_speech_lasts_as_long_as_its_words():
