@@ -18,9 +18,9 @@ import torch
 from pipeline.config import ModelConfig
 from pipeline.model.attention import TorchAttention
 
-from .initialise_decoder import BLANK, associative_decoder
+from .initialise_decoder import associative_decoder
 from .initialise_tokens import Relation, relate
-from .model import EMBEDDINGS, OmniForTraining
+from .model import BLANK, EMBEDDINGS, OmniForTraining
 from .sketch import COLUMNS
 
 EMBED_STD = 1.0

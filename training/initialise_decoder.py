@@ -22,13 +22,13 @@ import torch
 
 from pipeline.config import DecoderConfig
 
-from .model import EMBEDDINGS
+from .model import BLANK, EMBEDDINGS
 
 FAST = 0.02  # radians a token: rotations above it tell places apart
 PLACE_SHARPNESS, CONTENT_SHARPNESS = 6.5, 1.4  # the entries of projections of places and of contents
 
-BLANK, BLANK_PENALTY = 0, 12.5
-"""The token that stands at a medium's places: the last token that said something is no such one."""
+BLANK_PENALTY = 12.5
+"""The last token of a medium that said something is no blank."""
 
 LAST_WRITTEN = ((-0.8, 8.3, 21.4, 28.0, 28.0), (1.0, 2.0, 28.0, 28.0, -4.4))
 """Cosines and sines of the five fastest rotations of 32 dimensions at theta 5,000,000. By linear programming: scores

@@ -11,8 +11,7 @@ from pipeline.model.attention import TorchAttention
 from pipeline.model.vision import sincos_2d
 from training.default_model import CONFIG, PREPROCESSOR
 from training.initialise import OFFSETS_1D, OFFSETS_2D, initial_weights
-from training.initialise_decoder import BLANK
-from training.model import OmniForTraining
+from training.model import BLANK, OmniForTraining
 from training.sketch import COLUMNS, ROWS
 
 SIDE = PREPROCESSOR["scale_resolution"] // PREPROCESSOR["patch_size"]  # of a slice in patches

@@ -10,7 +10,7 @@ from pipeline.model.attention import Packing, TorchAttention
 from pipeline.model.decoder import DecoderModel, rotate
 from training.default_model import CONFIG, PREPROCESSOR
 from training.initialise import initial_weights
-from training.initialise_decoder import BLANK
+from training.model import BLANK
 
 SHARE = CONFIG["num_attention_heads"] // CONFIG["num_key_value_heads"]
 

@@ -9,7 +9,7 @@ import torch
 
 from training.collator import collate
 from training.features import Featuriser
-from training.model import OmniForTraining
+from training.model import BLANK, IGNORED, OmniForTraining
 from training.sketch import PictureSketch, SpeechSketch, place_of
 
 from .tiny import assistant, tone, user
@@ -62,10 +62,21 @@ def test_the_sum_of_the_embeddings_is_seen(model: OmniForTraining, featurise: Fe
     torch.testing.assert_close(seen["embeds"][batch["media"]["positions"]], heard)
 
 
-def test_in_training_it_is_noisy(model: OmniForTraining) -> None:
+def test_in_training_it_is_as_far_off_as_encoders_are(model: OmniForTraining) -> None:
     torch.manual_seed(0)
-    tokens, table = torch.tensor([[40, -100], [41, 42]]).repeat(500, 1), model.llm.weight
+    tokens = torch.randint(40, len(model.llm.weight), (3000, 2))
+    tokens[::2, 1] = IGNORED
+    tokens[torch.arange(3000) % 10 > 1, 0] = BLANK
+    tokens[tokens[:, 0] == BLANK, 1] = IGNORED
     plain, noisy = model._sketched(tokens), model.train()._sketched(tokens)
-    assert not torch.allclose(noisy, plain)
-    assert abs((noisy - plain).mean()) < 0.05 * table.std()
-    assert 0.2 * table.std() < (noisy - plain).std() < table.std()
+    likeness, said = torch.cosine_similarity(plain, noisy, -1), tokens[:, 0] != BLANK
+    assert 0.6 < likeness[said].mean() < 0.8 < likeness[~said].mean() < 0.95
+    assert 0.05 < likeness.std() < 0.2
+    assert abs(noisy.norm(dim=-1).mean() / plain.norm(dim=-1).mean() - 1) < 0.2
+
+
+@pytest.mark.parametrize("token", [BLANK, 40])
+def test_where_all_or_nothing_is_said_it_is_too(model: OmniForTraining, token: int) -> None:
+    tokens = torch.full((64, 1), token)
+    assert model.train()._sketched(tokens).isfinite().all()
+    assert not torch.equal(model._sketched(tokens), model.eval()._sketched(tokens))

@@ -83,13 +83,15 @@ def _slice(words: dict[int, Words]) -> list[Words]:
 
 
 def _line(rng: random.Random, text: str) -> list[Words]:
-    """One line of print: each letter in one to three frames, and between two letters where there is room nothing."""
+    """One line of print: each letter in one to five frames, and between two letters where there is room nothing."""
     pitch = rng.uniform(2.4, max(min(FRAMES / len(text), 12.0), 2.8))
     start = rng.uniform(0, max(FRAMES - pitch * len(text), 0))
     frames = frames_of_letters(text, [(start + (i + rng.uniform(0.4, 0.6)) * pitch) / FRAMES for i in range(len(text))])
     words: dict[int, Words] = {}
-    for letter, frame, after in zip(text, frames, [*frames[1:], FRAMES + 1], strict=True):
-        for more in range(rng.randint(1, LONGEST)):
-            if more == 0 or frame + more < after - 1:
-                words[frame + more] = (letter,)
+    befores, afters = [-1, *frames[:-1]], [*frames[1:], FRAMES + 1]
+    for letter, frame, before, after in zip(text, frames, befores, afters, strict=True):
+        first, last = frame - rng.randrange(LONGEST), frame + rng.randrange(LONGEST)
+        for place in range(max(first, (before + frame) // 2 + 1), min(last, (frame + after) // 2 - 1, FRAMES - 1) + 1):
+            words[place] = (letter,)
+        words[frame] = (letter,)
     return _slice(words)
