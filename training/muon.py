@@ -1,6 +1,6 @@
 """Muon for the layers' matrices and AdamW for the rest, as one optimizer.
 
-Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; torch brings the step.
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; torch brings its settings and its state.
 Pre-training vision, the loss after 300 steps was 4.13, against 4.64 with AdamW alone at twice the rate (one run each).
 """
 
@@ -47,8 +47,7 @@ class MuonAdamW(torch.optim.Optimizer):
         if others:
             self.parts.append(torch.optim.AdamW(_groups(others), betas=betas, weight_decay=weight_decay, fused=True))
         if matrices:
-            muon = torch.optim.Muon if trains_in_bfloat16() else Float32Muon
-            self.parts.append(muon(_groups(matrices), weight_decay=weight_decay, adjust_lr_fn="original"))
+            self.parts.append(StackedMuon(_groups(matrices), weight_decay=weight_decay, adjust_lr_fn="original"))
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     @torch.no_grad()
@@ -67,14 +66,18 @@ class MuonAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-class Float32Muon(torch.optim.Muon):
-    """torch's multiplies in bfloat16 always, which takes 20 times as long where the hardware has no such products."""
+class StackedMuon(torch.optim.Muon):
+    """torch's multiplies one matrix after another, this one those of a shape together: 66 instead of 93 ms a step of
+    the default checkpoint's decoder, 28 instead of 53 of its vision encoder (a core of a Xeon with AMX). And in
+    float32 where the hardware has no bfloat16 products: torch's took 20 times as long there."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         loss = closure() if closure else None
+        dtype = torch.bfloat16 if trains_in_bfloat16() else torch.float32
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
+            alike: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -82,19 +85,24 @@ class Float32Muon(torch.optim.Muon):
                 past.lerp_(p.grad, 1 - momentum)
                 update = p.grad.lerp(past, momentum) if group["nesterov"] else past
                 p.mul_(1 - rate * group["weight_decay"])
-                p.add_(_orthogonal(update, group), alpha=-rate * max(1.0, p.shape[0] / p.shape[1]) ** 0.5)
+                rows, columns = p.shape
+                wide = update.T if rows > columns else update
+                alike.setdefault(tuple(wide.shape), []).append((p, wide))
+            for members in alike.values():
+                stack = _orthogonal(torch.stack([update for _, update in members]).to(dtype), group)
+                for (p, _), update in zip(members, stack, strict=True):
+                    rows, columns = p.shape
+                    p.add_(update.T if rows > columns else update, alpha=-rate * max(1.0, rows / columns) ** 0.5)
         return loss
 
 
 def _orthogonal(x: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-    """The Newton-Schulz iteration of Muon, in the type of x."""
-    if x.shape[0] > x.shape[1]:
-        return _orthogonal(x.T, group).T
+    """The Newton-Schulz iteration of Muon for wide matrices [n, rows, columns], in the type of x."""
     a, b, c = group["ns_coefficients"]
-    x = x / x.norm().clamp(min=group["eps"])
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=group["eps"])
     for _ in range(group["ns_steps"]):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x
 
 

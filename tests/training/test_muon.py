@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.muon import Float32Muon, MuonAdamW
+from training.muon import MuonAdamW, StackedMuon
 
 
 class Net(nn.Module):
@@ -96,23 +96,29 @@ def test_a_model_of_matrices_alone_has_muon_alone() -> None:
     assert isinstance(only, torch.optim.Muon)
 
 
-@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
-def test_muon_in_float32_makes_torchs_steps(shape: tuple[int, int]) -> None:
-    """But for the rounding of torch's, which multiplies in bfloat16."""
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_stacked_matrices_make_torchs_steps(bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide, tall and square ones, some of one shape. In float32 but for the rounding of torch's."""
+    monkeypatch.setattr("training.muon.trains_in_bfloat16", lambda: bfloat16)
     torch.manual_seed(0)
-    ours, theirs = (nn.Parameter(torch.full(shape, 0.1)) for _ in range(2))
-    optimizers = [kind([p], lr=0.02) for kind, p in ((Float32Muon, ours), (torch.optim.Muon, theirs))]
+    shapes = [(24, 40), (40, 24), (32, 32), (24, 40), (40, 24), (24, 32)]
+    ours, theirs = ([nn.Parameter(torch.full(shape, 0.1)) for shape in shapes] for _ in range(2))
+    optimizers = [kind(ps, lr=0.02) for kind, ps in ((StackedMuon, ours), (torch.optim.Muon, theirs))]
     for _ in range(4):
-        ours.grad = torch.randn(shape)
-        theirs.grad = ours.grad.clone()
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape)
+            other.grad = mine.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
-    assert (ours - 0.1).abs().mean() > 0.005
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-3)
+        assert (mine - 0.1).abs().mean() > 0.005
     assert optimizers[0].state_dict()["state"][0].keys() == optimizers[1].state_dict()["state"][0].keys()
 
 
-@pytest.mark.parametrize(("bfloat16", "kind"), [(True, torch.optim.Muon), (False, Float32Muon)])
-def test_the_hardware_chooses_the_type(bfloat16: bool, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.muon.trains_in_bfloat16", lambda: bfloat16)
-    assert type(MuonAdamW(Net().named_parameters(), lr=1e-3).parts[1]) is kind
+def test_a_matrix_without_a_gradient_stays() -> None:
+    moved, stays = (nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    moved.grad = torch.randn(4, 4)
+    StackedMuon([moved, stays], lr=0.02).step()
+    assert not torch.equal(moved, torch.ones(4, 4))
+    assert torch.equal(stays, torch.ones(4, 4))
