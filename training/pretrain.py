@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments
 from pipeline.processing.tokenizer import Tokenizer
 
 from .audio_words import AudioWords
-from .hardware import trains_in_bfloat16
+from .hardware import keep_memory, trains_in_bfloat16
 from .model import OmniForTraining, attention_for
 from .muon import MuonAdamW
 from .synthetic.generated import Generated
@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=300)
     parser.add_argument("--again", action="store_true", help="an encoder that is trained already: no easy examples")
     args = parser.parse_args()
+    keep_memory()
     scores = pretrain(**vars(args))
     print(", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
