@@ -9,6 +9,8 @@ import torch
 
 from pipeline.model.attention import Packing, TorchAttention
 
+from .hardware import rounded_up
+
 TILE = 1 << 22
 """Bytes of scores at a time. Those of all sequences at once don't stay in a core's cache: with them a step of the
 default checkpoint's decoder took 1.06 to 1.18 times as long."""
@@ -29,7 +31,7 @@ class MatmulAttention(TorchAttention):
         outs, places = [], []
         for group in _alike(packing.lengths):
             lengths = torch.tensor([packing.lengths[i] for i in group])
-            within = torch.arange(int(lengths.max()))
+            within = torch.arange(rounded_up(int(lengths.max())))
             inside = within < lengths[:, None]  # [sequences, longest]
             rows = (starts[group][:, None] + within).clamp(max=len(q) - 1)  # padding repeats other tokens
             a, b, c = (x.index_select(0, rows.flatten()).unflatten(0, rows.shape) for x in (q, k, v))

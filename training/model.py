@@ -22,6 +22,7 @@ from pipeline.model.vision import PatchedSlice, VisionModel
 from pipeline.model.weights import load_stage
 
 from .attention import MatmulAttention
+from .hardware import rounded_up
 
 HEAD, EMBEDDINGS = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 
@@ -118,7 +119,10 @@ class OmniForTraining(nn.Module):
             embeds = embeds.index_copy(0, media["positions"], torch.cat(parts).to(embeds.dtype))
         if len(media["sketch"]):
             embeds = embeds.index_copy(0, media["sketch_positions"], self._sketched(media["sketch"]).to(embeds.dtype))
-        return self.llm.hidden(embeds, Packing(tuple(lengths.tolist())))
+        packed, total = tuple(lengths.tolist()), len(embeds)
+        if more := rounded_up(total) - total if embeds.device.type == "cpu" else 0:
+            embeds, packed = F.pad(embeds, (0, 0, 0, more)), (*packed, more)  # a sequence that nobody looks at
+        return self.llm.hidden(embeds, Packing(packed))[:total]
 
     def _sketched(self, tokens: torch.Tensor) -> torch.Tensor:
         """int64 [n, most], padded with IGNORED: each row's embeddings added up, in training as if by an encoder."""

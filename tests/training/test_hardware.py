@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from training.hardware import KEEP_MEMORY, keep_memory, processor_name
+from training.hardware import KEEP_MEMORY, keep_memory, processor_name, rounded_up
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
@@ -31,3 +31,12 @@ def test_the_processor_has_a_name() -> None:
     name = processor_name()
     assert name
     assert name == name.strip()
+
+
+def test_lengths_are_rounded_up_to_few_sizes() -> None:
+    lengths = range(3000)
+    rounded = [rounded_up(length) for length in lengths]
+    assert all(length <= up <= length * 1.125 for length, up in zip(lengths, rounded, strict=True))
+    assert rounded == sorted(rounded)
+    assert len(set(rounded)) < 100
+    assert all(rounded_up(up) == up for up in rounded)
