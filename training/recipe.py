@@ -53,10 +53,13 @@ PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
 def run(file: Path, work: Path) -> Path:
     """Runs what is left of a recipe in `work`; the directory of the last stage's checkpoint.
 
-    Raises SystemExit when a part fails, when something in `work` was begun by other settings, and when another run is
-    at work there.
+    Raises MegrezError where the lessons would overrule a setting, and SystemExit when a part fails, when something in
+    `work` was begun by other settings, and when another run is at work there.
     """
     recipe = yaml.safe_load(file.read_text("utf-8"))
+    for stage in (*(parts[LANGUAGE] for parts in recipe["apart"]), *recipe["together"]):
+        if "max_steps" in stage["training"]:
+            raise MegrezError(f"{file}: max_steps: a stage takes the steps of its lessons; change theirs instead")
     with locked(work) as lock:
         return _run(recipe, work, lock)
 

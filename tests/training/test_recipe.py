@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from pipeline import Omni
+from pipeline.errors import MegrezError
 from pipeline.processing.tokenizer import Tokenizer
 from training.processes import locked
 from training.recipe import _begin, run, train_stage
@@ -106,6 +107,19 @@ def test_lessons_are_taken_in_their_order(mini_initial: Path, tmp_path: Path, mo
     stage["lessons"] = [{"steps": 3, "tasks": {"sketched speech": 1}}, {"steps": 2, "tasks": {"sum": 1}}]
     train_stage(stage, mini_initial, tmp_path / "output", seed=0)
     assert taught == ["speech"] * 3 + ["sum"] * 2
+
+
+@pytest.mark.parametrize("place", [("apart", 1, "language"), ("together", 0)])
+def test_a_number_of_steps_that_the_lessons_would_overrule_is_refused(tmp_path: Path, place: tuple[Any, ...]) -> None:
+    settings = yaml.safe_load(recipe(tmp_path / "recipe.yaml").read_text())
+    stage = settings
+    for key in place:
+        stage = stage[key]
+    stage["training"]["max_steps"] = 3
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(MegrezError, match="max_steps"):
+        run(tmp_path / "recipe.yaml", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_directory_with_another_run_is_left_alone(tmp_path: Path) -> None:
