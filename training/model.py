@@ -134,7 +134,7 @@ class OmniForTraining(nn.Module):
         said, n = says[:, None], len(total)
         loudness, noise, share = torch.rand(3, n, 1, device=total.device)
         low, high = (torch.where(said, *bounds) for bounds in zip(SAID_NOISE, BLANK_NOISE, strict=True))
-        far = (low + (high - low) * noise) * table.detach().std() * torch.randn_like(total)
+        far = torch.lerp(low, high, noise) * table.detach().std() * torch.randn_like(total)
         if says.any():
             others = total[says]
             others = others[torch.randint(len(others), (n,), device=total.device)]

@@ -77,7 +77,7 @@ class StackedMuon(torch.optim.Muon):
         dtype = torch.bfloat16 if trains_in_bfloat16() else torch.float32
         for group in self.param_groups:
             rate, momentum = group["lr"], group["momentum"]
-            alike: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+            alike: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}  # wide ones, by shape
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -86,13 +86,12 @@ class StackedMuon(torch.optim.Muon):
                 update = p.grad.lerp(past, momentum) if group["nesterov"] else past
                 p.mul_(1 - rate * group["weight_decay"])
                 rows, columns = p.shape
-                wide = update.T if rows > columns else update
-                alike.setdefault(tuple(wide.shape), []).append((p, wide))
+                matrix, update = (p.T, update.T) if rows > columns else (p, update)
+                alike.setdefault(matrix.shape, []).append((matrix, update, rate * max(1.0, rows / columns) ** 0.5))
             for members in alike.values():
-                stack = _orthogonal(torch.stack([update for _, update in members]).to(dtype), group)
-                for (p, _), update in zip(members, stack, strict=True):
-                    rows, columns = p.shape
-                    p.add_(update.T if rows > columns else update, alpha=-rate * max(1.0, rows / columns) ** 0.5)
+                made = _orthogonal(torch.stack([update for _, update, _ in members]).to(dtype), group)
+                for (matrix, _, step), update in zip(members, made, strict=True):
+                    matrix.add_(update, alpha=-step)
         return loss
 
 
