@@ -15,6 +15,9 @@ TILE = 1 << 22
 """Bytes of scores at a time. Those of all sequences at once don't stay in a core's cache: with them a step of the
 default checkpoint's decoder took 1.06 to 1.18 times as long."""
 
+BLOCK = 64
+"""Positions at a time of a causal sequence: what stands after the last of them is not computed."""
+
 
 class MatmulAttention(TorchAttention):
     """`varlen` as two batched products and a softmax, over groups of sequences of like lengths.
@@ -62,61 +65,84 @@ def _attend(
     n, length, heads, d = q.shape
     kv = k.shape[2]
     group = heads // kv
-    # Query heads that share a KV head stand below each other: one product serves them all.
-    a = q.unflatten(2, (kv, group)).permute(0, 2, 3, 1, 4).reshape(n * kv, group * length, d)
+    # The query heads that share a KV head stand below each other at each position: one product serves them all.
+    a = q.unflatten(2, (kv, group)).transpose(1, 2).reshape(n * kv, length * group, d)
     b, c = (x.transpose(1, 2).reshape(n * kv, length, d) for x in (k, v))
-    bias = None
-    if causal:  # padding stands behind, where no real token looks
-        later = torch.ones(length, length, dtype=torch.bool).triu(1)
-        bias = torch.zeros(length, length).masked_fill_(later, float("-inf")).repeat(group, 1)
-    elif inside is not None:
-        bias = torch.zeros(n, 1, length).masked_fill_(~inside[:, None], float("-inf"))
-        bias = bias.repeat_interleave(kv, dim=0)
-    out: torch.Tensor = _Attention.apply(a, b, c, bias)  # type: ignore[no-untyped-call]
-    return out.view(n, kv, group, length, d).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    padding = None
+    if not causal and inside is not None:  # with `causal` it stands behind, where no real token looks
+        padding = torch.zeros(n, 1, length).masked_fill_(~inside[:, None], float("-inf"))
+        padding = padding.repeat_interleave(kv, dim=0)
+    out: torch.Tensor = _Attention.apply(a, b, c, padding, causal)  # type: ignore[no-untyped-call]
+    return out.view(n, kv, length, group, d).transpose(1, 2).flatten(2, 3)
+
+
+def _blocks(rows: int, columns: int, causal: bool) -> Iterator[tuple[slice, int, int]]:
+    """Rows, how many columns they look at, and from which of these on not every row looks at all."""
+    if not causal:
+        yield slice(0, rows), columns, columns
+        return
+    for start in range(0, columns, BLOCK):
+        stop = min(start + BLOCK, columns)
+        yield slice(start * rows // columns, stop * rows // columns), stop, start
+
+
+def _tiles(n: int, rows: int, columns: int) -> Iterator[slice]:
+    """Sequences whose scores, of float32, have TILE bytes."""
+    size = max(TILE // (4 * rows * columns), 1)
+    return (slice(i, min(i + size, n)) for i in range(0, n, size))
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q kᵀ / √d + bias) v, and its gradients.
+    """softmax(q kᵀ / √d + padding) v, and its gradients.
 
     Scores and their softmax are of float32: a bfloat16 score near 40 is up to 0.13 off, and its weight by an eighth.
-    The rest is in the inputs' type: on a CPU with bfloat16 products the time goes into memory. So scores of a few
-    sequences at a time are kept, in the same TILE bytes.
+    The rest is in the inputs' type: on a CPU with bfloat16 products the time goes into memory.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """q [n, rows, d], k and v [n, columns, d], bias broadcast to [n, rows, columns] -> [n, rows, d]"""
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, padding: torch.Tensor | None, causal: bool
+    ) -> torch.Tensor:
+        """q [n, rows, d]; k and v [n, columns, d], a column a position; padding [n, 1, columns] -> [n, rows, d]"""
         n, rows, d = q.shape
-        columns, scale = k.shape[1], d**-0.5
+        columns = k.shape[1]
         exact = torch.promote_types(q.dtype, torch.float32)
-        weights, out = q.new_empty(n, rows, columns), torch.empty_like(q)
+        out, kept = torch.empty_like(q), []
         with torch.autocast("cpu", enabled=False):
-            a, b = q.to(exact) * scale, k.to(exact).transpose(1, 2)
-            bias = torch.zeros(1, 1, 1) if bias is None else bias
-            bias = bias.to(exact).expand(n, rows, columns)
-            scores = q.new_empty(2, max(TILE // (4 * rows * columns), 1), rows, columns, dtype=exact)
-            for i in range(0, n, scores.shape[1]):
-                tile = slice(i, i + scores.shape[1])
-                before, after = scores[:, : len(a[tile])]
-                torch.baddbmm(bias[tile], a[tile], b[tile], out=before)
-                weights[tile] = torch.softmax(before, -1, out=after)
-                torch.bmm(weights[tile], v[tile], out=out[tile])
-        ctx.save_for_backward(q, k, v, weights)
-        ctx.scale = scale
+            a, b = q.to(exact) * d**-0.5, k.to(exact).transpose(1, 2)
+            for block, seen, partly in _blocks(rows, columns, causal):
+                height = block.stop - block.start
+                weights = q.new_empty(n, height, seen)
+                later = torch.ones(seen - partly, seen - partly).triu(1).bool().repeat_interleave(rows // columns, 0)
+                for tile in _tiles(n, height, seen):
+                    scores = torch.bmm(a[tile, block], b[tile, :, :seen])
+                    if padding is not None:
+                        scores += padding[tile]
+                    if causal:
+                        scores[:, :, partly:].masked_fill_(later, float("-inf"))
+                    weights[tile] = torch.softmax(scores, -1)
+                    out[tile, block] = torch.bmm(weights[tile], v[tile, :seen])
+                kept.append(weights)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.causal = causal
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, weights = ctx.saved_tensors
-        grad = grads[0].contiguous()
-        towards = torch.bmm(grad, v.transpose(1, 2))
-        # In one piece, with sums in float32: where a head looks at one key alone, the gradient of its scores is a small
-        # difference, and rounding its terms apart leaves noise, which Muon would make as large as any signal.
-        scores = torch._softmax_backward_data(towards, weights, -1, weights.dtype)
-        return (
-            torch.bmm(scores, k).mul_(ctx.scale),
-            torch.bmm(scores.transpose(1, 2), q).mul_(ctx.scale),
-            torch.bmm(weights.transpose(1, 2), grad),
-            None,
-        )
+        q, k, v, *kept = ctx.saved_tensors
+        n, rows, d = q.shape
+        grad, to_q = grads[0], torch.empty_like(q)
+        exact = torch.promote_types(q.dtype, torch.float32)
+        to_k, to_v = (torch.zeros_like(x, dtype=exact) for x in (k, v))
+        for weights, (block, seen, _) in zip(kept, _blocks(rows, k.shape[1], ctx.causal), strict=True):
+            for tile in _tiles(n, block.stop - block.start, seen):
+                own, here = weights[tile], grad[tile, block]
+                towards = torch.bmm(here, v[tile, :seen].transpose(1, 2))
+                # In one piece, with sums in float32: where a head looks at one key alone, the gradient of its scores
+                # is a small difference, and rounding its terms apart leaves noise, which Muon would make as large as
+                # any signal.
+                scores = torch._softmax_backward_data(towards, own, -1, own.dtype)
+                to_q[tile, block] = torch.bmm(scores, k[tile, :seen])
+                to_k[tile, :seen] += torch.bmm(scores.transpose(1, 2), q[tile, block])
+                to_v[tile, :seen] += torch.bmm(own.transpose(1, 2), here)
+        return to_q.mul_(d**-0.5), to_k.mul_(d**-0.5).to(k.dtype), to_v.to(v.dtype), None, None

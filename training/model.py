@@ -23,6 +23,7 @@ from pipeline.model.weights import load_stage
 
 from .attention import MatmulAttention
 from .hardware import rounded_up
+from .norms import cast_norms_once
 
 HEAD, EMBEDDINGS = "llm.lm_head.weight", "llm.model.embed_tokens.weight"
 
@@ -53,6 +54,7 @@ class OmniForTraining(nn.Module):
         super().__init__()
         self.model_config = model_config
         self.llm, self.vision, self.audio = llm, vision, audio
+        cast_norms_once(self)
         self.register_state_dict_post_hook(_without_tied)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_tied_is_not_missing)  # type: ignore[no-untyped-call]
 
@@ -93,15 +95,20 @@ class OmniForTraining(nn.Module):
         the encoders take, and the positions [n] that their embeds replace. The loss is the sum over
         labelled positions, divided by `num_items_in_batch` or, without it, by their number.
         """
-        hidden = self.hidden(input_ids, lengths, media)
-        chosen = labels != IGNORED
-        logits = self.llm.lm_head(hidden[chosen]).float()
+        chosen = (labels != IGNORED).nonzero().flatten()
+        logits = self.llm.lm_head(self.hidden(input_ids, lengths, media, chosen)).float()
         total = F.cross_entropy(logits, labels[chosen], reduction="sum")
-        count = chosen.sum() if num_items_in_batch is None else num_items_in_batch
+        count = len(chosen) if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / count}
 
-    def hidden(self, input_ids: torch.Tensor, lengths: torch.Tensor, media: Mapping[str, Any]) -> torch.Tensor:
-        """Hidden states at every position, [T, D]."""
+    def hidden(
+        self,
+        input_ids: torch.Tensor,
+        lengths: torch.Tensor,
+        media: Mapping[str, Any],
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Hidden states at every position, [T, D], or at those `wanted`, int64 [N] -> [N, D]."""
         embeds = self.llm.model.embed_tokens(input_ids)
         blank = PatchedSlice(embeds.new_zeros(1, 3 * self.model_config.image_processor.patch_size**2), 1, 1)
         silence = embeds.new_zeros(self.model_config.audio.n_mels, SHORTEST_MEL)
@@ -122,7 +129,7 @@ class OmniForTraining(nn.Module):
         packed, total = tuple(lengths.tolist()), len(embeds)
         if more := rounded_up(total) - total if embeds.device.type == "cpu" else 0:
             embeds, packed = F.pad(embeds, (0, 0, 0, more)), (*packed, more)  # a sequence that nobody looks at
-        return self.llm.hidden(embeds, Packing(packed))[:total]
+        return self.llm.hidden(embeds, Packing(packed), wanted)[:total]
 
     def _sketched(self, tokens: torch.Tensor) -> torch.Tensor:
         """int64 [n, most], padded with IGNORED: each row's embeddings added up, in training as if by an encoder."""

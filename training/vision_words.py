@@ -33,11 +33,11 @@ WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; about half of them do."""
 
-EMBEDS_FROM = 0.5
+EMBEDS_FROM = 0.4
 """The difficulty from which embeds learn scenes and lines of print. Before, features tell too little: the losses of
 embeds only made noise, and letters did not appear."""
 
-SCENES = 0.3  # of the pictures that are no labelled patches
+SCENES = 0.45  # of the pictures that are no labelled patches
 PAGES = 0.2  # of the lines
 
 
@@ -117,8 +117,8 @@ class VisionWords(nn.Module):
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
-        """Labelled patches alone at first, a fifth of them in the end."""
-        if rng.random() < 1 - 0.8 * (difficulty - EMBEDS_FROM) / (1 - EMBEDS_FROM):
+        """Labelled patches alone at first, a tenth of them in the end."""
+        if rng.random() < 1 - 0.9 * (difficulty - EMBEDS_FROM) / (1 - EMBEDS_FROM):
             picture, what, colour = dense_example(rng, split, difficulty)
             return Picture(self._piece(picture), (what, colour))
         if rng.random() < SCENES:

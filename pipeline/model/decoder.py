@@ -7,6 +7,7 @@ Module names are the released tensor names below `llm.`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,10 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)  # under autocast: products of two dtypes are slow
     a, b = x.chunk(2, dim=-1)
     return x * cos + torch.cat([-b, a], dim=-1) * sin
+
+
+def _rows(x: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+    return x if wanted is None else x.index_select(0, wanted)
 
 
 class RMSNorm(nn.Module):
@@ -74,10 +79,10 @@ class SelfAttention(nn.Module):
         self.o_proj = nn.Linear(config.num_attention_heads * size, d, bias=False)
         self.rotary = Rotary()
 
-    def forward(self, x: torch.Tensor, rope: Rope, attend: Attend) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rope: Rope, attend: Attend, wanted: torch.Tensor | None = None) -> torch.Tensor:
         q, k, v = (p(x).unflatten(-1, (-1, self.size)) for p in (self.q_proj, self.k_proj, self.v_proj))
         q, k = self.rotary(q, k, rope)
-        return self.o_proj(attend(q, k, v).flatten(-2))
+        return self.o_proj(_rows(attend(q, k, v).flatten(-2), wanted))
 
 
 class MLP(nn.Module):
@@ -100,8 +105,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: torch.Tensor, rope: Rope, attend: Attend) -> torch.Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, attend)
+    def forward(self, x: torch.Tensor, rope: Rope, attend: Attend, wanted: torch.Tensor | None = None) -> torch.Tensor:
+        """[T, D] -> [T, D], or of the positions `wanted`, int64 [N], alone, which look at all: [N, D]."""
+        x = _rows(x, wanted) + self.self_attn(self.input_layernorm(x), rope, attend, wanted)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -173,13 +179,15 @@ class DecoderModel(nn.Module):
             x = layer(x, rope, self._cached(cache[i], batch))
         return self.model.norm(x)
 
-    def hidden(self, embeds: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """Whole sequences without a cache, with gradients: embeds [T, D] -> hidden states [T, D]."""
+    def hidden(self, embeds: torch.Tensor, packing: Packing, wanted: torch.Tensor | None = None) -> torch.Tensor:
+        """Whole sequences without a cache, with gradients: embeds [T, D] -> hidden states [T, D], or those of the
+        positions `wanted`, int64 [N], alone: the last layer then computes little else."""
         positions = torch.cat([torch.arange(n, device=embeds.device) for n in packing.lengths])
         rope = self._rope(positions, embeds.dtype)
-        x = embeds
+        x, last = embeds, self.model.layers[-1]
         for layer in self.model.layers:
-            x = layer(x, rope, lambda q, k, v: self.attention.varlen(q, k, v, packing, causal=True))
+            attend = partial(self.attention.varlen, packing=packing, causal=True)
+            x = layer(x, rope, attend, wanted if layer is last else None)
         return self.model.norm(x)
 
     def _cached(self, cache: torch.Tensor, batch: PagedBatch) -> Attend:

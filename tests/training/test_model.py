@@ -117,6 +117,19 @@ def test_a_packed_batch_gives_each_conversations_loss(features: dict[str, Featur
         torch.testing.assert_close(grad, mean, rtol=1e-3, atol=1e-6)
 
 
+def test_labelled_positions_alone_give_the_loss_of_all(features: dict[str, Features], model: OmniForTraining) -> None:
+    """The last layer computes nothing else for them; what they look at stays the same."""
+    batch = collate(list(features.values()))
+    loss, grads = gradients(model, batch)
+    model.zero_grad()
+    logits = model.llm.lm_head(model.hidden(batch["input_ids"], batch["lengths"], batch["media"]))
+    of_all = torch.nn.functional.cross_entropy(logits, batch["labels"], ignore_index=IGNORED)
+    of_all.backward()
+    assert loss == pytest.approx(of_all.item(), rel=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-4, atol=1e-7)
+
+
 def test_the_loss_is_divided_by_the_tokens_given(features: dict[str, Features], model: OmniForTraining) -> None:
     batch = collate([features["text"]])
     count = int((batch["labels"] != IGNORED).sum())

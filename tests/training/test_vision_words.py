@@ -47,7 +47,7 @@ def test_pictures_are_learnt(mini_initial: Path, kind: str, score: str) -> None:
 def test_pictures_of_all_kinds_are_one_batch(mini_initial: Path) -> None:
     """The loss of a batch is the sum of the losses of its labelled patches and of its places."""
     task = VisionWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
-    items = [task.draw(random.Random(seed), "train", 1.0) for seed in range(30)]
+    items = [task.draw(random.Random(seed), "train", 1.0) for seed in range(40)]
     assert all(sum(bool(getattr(item, kind)) for item in items) > 1 for kind in ("patches", "scene", "line"))
     kinds = [[item for item in items if (item.patches is None) == told] for told in (False, True)]
     with torch.inference_mode():
