@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 
 from pipeline.model.attention import Packing, TorchAttention
 
-from .hardware import rounded_up
-
-TILE = 1 << 22
+TILE = 1 << 21
 """Bytes of scores at a time. Those of all sequences at once don't stay in a core's cache: with them a step of the
-default checkpoint's decoder took 1.06 to 1.18 times as long."""
+default checkpoint's decoder took 1.06 to 1.18 times as long, one of its vision encoder 1.13 times."""
 
 BLOCK = 64
 """Positions at a time of a causal sequence: what stands after the last of them is not computed."""
+
+MULTIPLE = 8
+"""Sequences of a group are padded to one, of positions."""
 
 
 class MatmulAttention(TorchAttention):
@@ -30,23 +33,52 @@ class MatmulAttention(TorchAttention):
     def varlen(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, *, causal: bool = False
     ) -> torch.Tensor:
-        starts = torch.tensor((0, *packing.lengths)).cumsum(0)
-        outs, places = [], []
-        for group in _alike(packing.lengths):
-            lengths = torch.tensor([packing.lengths[i] for i in group])
-            within = torch.arange(rounded_up(int(lengths.max())))
-            inside = within < lengths[:, None]  # [sequences, longest]
-            rows = (starts[group][:, None] + within).clamp(max=len(q) - 1)  # padding repeats other tokens
-            a, b, c = (x.index_select(0, rows.flatten()).unflatten(0, rows.shape) for x in (q, k, v))
-            out = _attend(a, b, c, None if inside.all() else inside, causal)
-            outs.append(out[inside])
-            places.append(rows[inside])
-        if len(outs) == 1 and list(packing.lengths) == sorted(packing.lengths):
-            return outs[0]
-        return torch.cat(outs)[torch.cat(places).argsort()]
+        out: torch.Tensor = _Attention.apply(q, k, v, packing.lengths, causal)  # type: ignore[no-untyped-call]
+        return out
 
 
-def _alike(lengths: Sequence[int]) -> Iterator[list[int]]:
+@dataclass(frozen=True)
+class Group:
+    """Sequences side by side, [n, longest]: where each begins among the tokens, and how long it is."""
+
+    starts: list[int]
+    lengths: list[int]
+
+    @property
+    def longest(self) -> int:
+        return -(-max(self.lengths) // MULTIPLE) * MULTIPLE
+
+    def taken(self, x: torch.Tensor, kv_heads: int) -> torch.Tensor:
+        """[T, heads, d] -> [n * KV heads, longest * (heads / KV heads), d], zero where a sequence has ended. Heads that
+        share a KV head stand below each other at each position, so that one product serves them all."""
+        x = x.unflatten(1, (kv_heads, -1))
+        out = x.new_zeros(len(self.starts), kv_heads, self.longest, *x.shape[2:])
+        for each, start, length in zip(out, self.starts, self.lengths, strict=True):
+            each[:, :length] = x[start : start + length].transpose(0, 1)
+        return out.flatten(2, 3).flatten(0, 1)
+
+    def put(self, x: torch.Tensor, into: torch.Tensor) -> None:
+        """The other way round, into [T, heads, d]."""
+        x = x.view(len(self.starts), -1, self.longest, x.shape[1] // self.longest, x.shape[2])  # [n, KV heads, …]
+        into = into.unflatten(1, x.shape[1:4:2])
+        for each, start, length in zip(x, self.starts, self.lengths, strict=True):
+            into[start : start + length] = each[:, :length].transpose(0, 1)
+
+    def padding(self, kv_heads: int) -> torch.Tensor:
+        """What is added to the scores of the last columns, some of which are padding: [n * KV heads, 1, columns]."""
+        columns = torch.arange(min(self.lengths), self.longest)
+        outside = columns >= torch.tensor(self.lengths)[:, None]
+        padding = torch.zeros(outside.shape).masked_fill_(outside, float("-inf"))
+        return padding.repeat_interleave(kv_heads, dim=0)[:, None]
+
+
+def _groups(lengths: tuple[int, ...]) -> Iterator[Group]:
+    starts = list(accumulate((0, *lengths)))
+    for members in _alike(lengths):
+        yield Group([starts[i] for i in members], [lengths[i] for i in members])
+
+
+def _alike(lengths: tuple[int, ...]) -> Iterator[list[int]]:
     """Sequences by rising length, in groups whose longest is at most a quarter (and 16) over the shortest."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     group: list[int] = []
@@ -56,24 +88,6 @@ def _alike(lengths: Sequence[int]) -> Iterator[list[int]]:
             group = []
         group.append(i)
     yield group
-
-
-def _attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, inside: torch.Tensor | None, causal: bool
-) -> torch.Tensor:
-    """q [n, length, heads, d], k and v [n, length, KV heads, d] -> like q; `inside` is false at padding."""
-    n, length, heads, d = q.shape
-    kv = k.shape[2]
-    group = heads // kv
-    # The query heads that share a KV head stand below each other at each position: one product serves them all.
-    a = q.unflatten(2, (kv, group)).transpose(1, 2).reshape(n * kv, length * group, d)
-    b, c = (x.transpose(1, 2).reshape(n * kv, length, d) for x in (k, v))
-    padding = None
-    if not causal and inside is not None:  # with `causal` it stands behind, where no real token looks
-        padding = torch.zeros(n, 1, length).masked_fill_(~inside[:, None], float("-inf"))
-        padding = padding.repeat_interleave(kv, dim=0)
-    out: torch.Tensor = _Attention.apply(a, b, c, padding, causal)  # type: ignore[no-untyped-call]
-    return out.view(n, kv, length, group, d).transpose(1, 2).flatten(2, 3)
 
 
 def _blocks(rows: int, columns: int, causal: bool) -> Iterator[tuple[slice, int, int]]:
@@ -93,7 +107,7 @@ def _tiles(n: int, rows: int, columns: int) -> Iterator[slice]:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q kᵀ / √d + padding) v, and its gradients.
+    """softmax(q kᵀ / √d) v of each sequence, and its gradients.
 
     Scores and their softmax are of float32: a bfloat16 score near 40 is up to 0.13 off, and its weight by an eighth.
     The rest is in the inputs' type: on a CPU with bfloat16 products the time goes into memory.
@@ -101,48 +115,83 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, padding: torch.Tensor | None, causal: bool
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lengths: tuple[int, ...], causal: bool
     ) -> torch.Tensor:
-        """q [n, rows, d]; k and v [n, columns, d], a column a position; padding [n, 1, columns] -> [n, rows, d]"""
-        n, rows, d = q.shape
-        columns = k.shape[1]
-        exact = torch.promote_types(q.dtype, torch.float32)
-        out, kept = torch.empty_like(q), []
+        """q [T, heads, d], k and v [T, KV heads, d] -> like q"""
+        kept: list[torch.Tensor] = []
+        out, heads = torch.empty_like(q), k.shape[1]
         with torch.autocast("cpu", enabled=False):
-            a, b = q.to(exact) * d**-0.5, k.to(exact).transpose(1, 2)
-            for block, seen, partly in _blocks(rows, columns, causal):
-                height = block.stop - block.start
-                weights = q.new_empty(n, height, seen)
-                later = torch.ones(seen - partly, seen - partly).triu(1).bool().repeat_interleave(rows // columns, 0)
-                for tile in _tiles(n, height, seen):
-                    scores = torch.bmm(a[tile, block], b[tile, :, :seen])
-                    if padding is not None:
-                        scores += padding[tile]
-                    if causal:
-                        scores[:, :, partly:].masked_fill_(later, float("-inf"))
-                    weights[tile] = torch.softmax(scores, -1)
-                    out[tile, block] = torch.bmm(weights[tile], v[tile, :seen])
-                kept.append(weights)
-        ctx.save_for_backward(q, k, v, *kept)
-        ctx.causal = causal
+            for group in _groups(lengths):
+                a, b, c = (group.taken(x, heads) for x in (q, k, v))
+                padding = None if causal else group.padding(heads)  # with `causal` no token looks at it
+                result, weights = _attend(a, b, c, padding, causal)
+                group.put(result, out)
+                kept += (a, b, c, *weights)
+        ctx.save_for_backward(*kept)
+        ctx.lengths, ctx.causal, ctx.shapes = lengths, causal, (q.shape, k.shape)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, *kept = ctx.saved_tensors
-        n, rows, d = q.shape
-        grad, to_q = grads[0], torch.empty_like(q)
-        exact = torch.promote_types(q.dtype, torch.float32)
-        to_k, to_v = (torch.zeros_like(x, dtype=exact) for x in (k, v))
-        for weights, (block, seen, _) in zip(kept, _blocks(rows, k.shape[1], ctx.causal), strict=True):
-            for tile in _tiles(n, block.stop - block.start, seen):
-                own, here = weights[tile], grad[tile, block]
-                towards = torch.bmm(here, v[tile, :seen].transpose(1, 2))
-                # In one piece, with sums in float32: where a head looks at one key alone, the gradient of its scores
-                # is a small difference, and rounding its terms apart leaves noise, which Muon would make as large as
-                # any signal.
-                scores = torch._softmax_backward_data(towards, own, -1, own.dtype)
-                to_q[tile, block] = torch.bmm(scores, k[tile, :seen])
-                to_k[tile, :seen] += torch.bmm(scores.transpose(1, 2), q[tile, block])
-                to_v[tile, :seen] += torch.bmm(own.transpose(1, 2), here)
-        return to_q.mul_(d**-0.5), to_k.mul_(d**-0.5).to(k.dtype), to_v.to(v.dtype), None, None
+        kept = iter(ctx.saved_tensors)
+        shape, kv_shape = ctx.shapes
+        to_q, to_k, to_v = (grads[0].new_empty(each) for each in (shape, kv_shape, kv_shape))
+        for group in _groups(ctx.lengths):
+            q, k, v = (next(kept) for _ in range(3))
+            blocks = list(_blocks(q.shape[1], k.shape[1], ctx.causal))
+            grad = group.taken(grads[0], kv_shape[1])
+            found = _attend_backward(grad, q, k, v, [next(kept) for _ in blocks], ctx.causal)
+            for each, into in zip(found, (to_q, to_k, to_v), strict=True):
+                group.put(each, into)
+        return to_q, to_k, to_v, None, None
+
+
+def _attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, padding: torch.Tensor | None, causal: bool
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """q [n, rows, d]; k and v [n, columns, d], a column a position; padding [n, 1, last columns] is added to
+    the scores.
+
+    What comes out [n, rows, d], and the softmax's weights of each block of rows."""
+    (n, rows, d), columns = q.shape, k.shape[1]
+    exact = torch.promote_types(q.dtype, torch.float32)
+    a, b = q.to(exact) * d**-0.5, k.to(exact).transpose(1, 2)
+    out, kept = torch.empty_like(q), []
+    for block, seen, partly in _blocks(rows, columns, causal):
+        height = block.stop - block.start
+        weights = q.new_empty(n, height, seen)
+        later = torch.ones(seen - partly, seen - partly, dtype=torch.bool).triu(1).repeat_interleave(rows // columns, 0)
+        for tile in _tiles(n, height, seen):
+            scores = torch.bmm(a[tile, block], b[tile, :, :seen])
+            if padding is not None and padding.shape[-1]:
+                scores[:, :, -padding.shape[-1] :] += padding[tile]
+            if causal:
+                scores[:, :, partly:].masked_fill_(later, float("-inf"))
+            weights[tile] = torch.softmax(scores, -1, out=scores)
+            out[tile, block] = torch.bmm(weights[tile], v[tile, :seen])
+        kept.append(weights)
+    return out, kept
+
+
+def _attend_backward(
+    grad: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    kept: list[torch.Tensor],
+    causal: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """grad like q -> gradients of q, k and v."""
+    n, rows, d = q.shape
+    to_q, to_k, to_v = (torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
+    for weights, (block, seen, _) in zip(kept, _blocks(rows, k.shape[1], causal), strict=True):
+        for tile in _tiles(n, block.stop - block.start, seen):
+            own, here = weights[tile], grad[tile, block]
+            towards = torch.bmm(here, v[tile, :seen].transpose(1, 2))
+            # In one piece, with sums in float32: where a head looks at one key alone, the gradient of its scores is a
+            # small difference, and rounding its terms apart leaves noise, which Muon would make as large as any signal.
+            scores = torch._softmax_backward_data(towards, own, -1, own.dtype)
+            to_q[tile, block] = torch.bmm(scores, k[tile, :seen])
+            to_k[tile, :seen] += torch.bmm(scores.transpose(1, 2), q[tile, block])
+            to_v[tile, :seen] += torch.bmm(own.transpose(1, 2), here)
+    return to_q.mul_(d**-0.5), to_k.mul_(d**-0.5), to_v

@@ -39,8 +39,8 @@ class Block(nn.Module):
         self.mlp_ln = nn.LayerNorm(c)
 
     def forward(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
-        x = x + self.attn(self.attn_ln(x), packing)
-        return x + self.mlp(self.mlp_ln(x))
+        x = x + self.attn(self.attn_ln(x), packing).to(x.dtype)
+        return x + self.mlp(self.mlp_ln(x)).to(x.dtype)
 
 
 class WhisperEncoder(nn.Module):

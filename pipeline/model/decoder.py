@@ -107,8 +107,8 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor, rope: Rope, attend: Attend, wanted: torch.Tensor | None = None) -> torch.Tensor:
         """[T, D] -> [T, D], or of the positions `wanted`, int64 [N], alone, which look at all: [N, D]."""
-        x = _rows(x, wanted) + self.self_attn(self.input_layernorm(x), rope, attend, wanted)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = _rows(x, wanted) + self.self_attn(self.input_layernorm(x), rope, attend, wanted).to(x.dtype)
+        return x + self.mlp(self.post_attention_layernorm(x)).to(x.dtype)
 
 
 class Llama(nn.Module):

@@ -99,8 +99,8 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: torch.Tensor, packing: Packing) -> torch.Tensor:
-        x = x + self.self_attn(self.layer_norm1(x), packing)
-        return x + self.mlp(self.layer_norm2(x))
+        x = x + self.self_attn(self.layer_norm1(x), packing).to(x.dtype)
+        return x + self.mlp(self.layer_norm2(x)).to(x.dtype)
 
 
 class Encoder(nn.Module):
