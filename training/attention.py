@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,6 +12,8 @@ from typing import Any
 import torch
 
 from pipeline.model.attention import Packing, TorchAttention
+
+from .hardware import rounded_up
 
 TILE = 1 << 21
 """Bytes of scores at a time. Those of all sequences at once don't stay in a core's cache: with them a step of the
@@ -20,6 +24,24 @@ BLOCK = 64
 
 MULTIPLE = 8
 """Sequences of a group are padded to one, of positions."""
+
+
+class Scratch(threading.local):
+    """Memory for what is needed for a moment, kept by name: allocated anew, in ever other sizes, it took malloc a
+    tenth of the time to find."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+
+    def __call__(self, name: str, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+        size, kept = math.prod(shape), self.kept.get((name, dtype))
+        if kept is None or len(kept) < size:
+            with torch.inference_mode(False):
+                kept = self.kept[name, dtype] = torch.empty(size, dtype=dtype)
+        return kept[:size].view(shape)
+
+
+scratch = Scratch()
 
 
 class MatmulAttention(TorchAttention):
@@ -155,20 +177,26 @@ def _attend(
     What comes out [n, rows, d], and the softmax's weights of each block of rows."""
     (n, rows, d), columns = q.shape, k.shape[1]
     exact = torch.promote_types(q.dtype, torch.float32)
-    a, b = q.to(exact) * d**-0.5, k.to(exact).transpose(1, 2)
+    a, b = (scratch(name, exact, *x.shape).copy_(x) for name, x in (("queries", q), ("keys", k)))
+    a.mul_(d**-0.5)
+    blocks = list(_blocks(rows, columns, causal))
+    sizes = [n * (block.stop - block.start) * seen for block, seen, _ in blocks]
+    all_weights = q.new_empty(rounded_up(sum(sizes)))[: sum(sizes)].split(sizes)
     out, kept = torch.empty_like(q), []
-    for block, seen, partly in _blocks(rows, columns, causal):
+    for (block, seen, partly), flat in zip(blocks, all_weights, strict=True):
         height = block.stop - block.start
-        weights = q.new_empty(n, height, seen)
+        weights = flat.view(n, height, seen)
         later = torch.ones(seen - partly, seen - partly, dtype=torch.bool).triu(1).repeat_interleave(rows // columns, 0)
         for tile in _tiles(n, height, seen):
-            scores = torch.bmm(a[tile, block], b[tile, :, :seen])
+            size = tile.stop - tile.start
+            scores = scratch("scores", exact, size, height, seen)
+            torch.bmm(a[tile, block], b[tile, :seen].transpose(1, 2), out=scores)
             if padding is not None and padding.shape[-1]:
                 scores[:, :, -padding.shape[-1] :] += padding[tile]
             if causal:
                 scores[:, :, partly:].masked_fill_(later, float("-inf"))
             weights[tile] = torch.softmax(scores, -1, out=scores)
-            out[tile, block] = torch.bmm(weights[tile], v[tile, :seen])
+            out[tile, block] = torch.bmm(weights[tile], v[tile, :seen], out=scratch("out", q.dtype, size, height, d))
         kept.append(weights)
     return out, kept
 
@@ -183,15 +211,18 @@ def _attend_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """grad like q -> gradients of q, k and v."""
     n, rows, d = q.shape
-    to_q, to_k, to_v = (torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v))
+    dtype, exact = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    to_q, to_k, to_v = (scratch(f"to {i}", exact, *x.shape).zero_() for i, x in enumerate((q, k, v)))
     for weights, (block, seen, _) in zip(kept, _blocks(rows, k.shape[1], causal), strict=True):
         for tile in _tiles(n, block.stop - block.start, seen):
             own, here = weights[tile], grad[tile, block]
-            towards = torch.bmm(here, v[tile, :seen].transpose(1, 2))
+            towards, scores = (scratch(name, dtype, *own.shape) for name in ("towards", "gradients of scores"))
+            torch.bmm(here, v[tile, :seen].transpose(1, 2), out=towards)
             # In one piece, with sums in float32: where a head looks at one key alone, the gradient of its scores is a
             # small difference, and rounding its terms apart leaves noise, which Muon would make as large as any signal.
-            scores = torch._softmax_backward_data(towards, own, -1, own.dtype)
-            to_q[tile, block] = torch.bmm(scores, k[tile, :seen])
-            to_k[tile, :seen] += torch.bmm(scores.transpose(1, 2), q[tile, block])
-            to_v[tile, :seen] += torch.bmm(own.transpose(1, 2), here)
+            torch._softmax_backward_data(towards, own, -1, dtype, grad_input=scores)
+            by_row, by_column = (scratch("part", dtype, len(own), side, d) for side in own.shape[1:])
+            to_q[tile, block] = torch.bmm(scores, k[tile, :seen], out=by_row)
+            to_k[tile, :seen] += torch.bmm(scores.transpose(1, 2), q[tile, block], out=by_column)
+            to_v[tile, :seen] += torch.bmm(own.transpose(1, 2), here, out=by_column)
     return to_q.mul_(d**-0.5), to_k.mul_(d**-0.5), to_v

@@ -21,7 +21,14 @@ LENGTHS = {
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
-def test_values_and_gradients_are_the_references(lengths: tuple[int, ...], kv_heads: int, causal: bool) -> None:
+@pytest.mark.parametrize("pieces", [False, True], ids=["whole", "in pieces"])
+def test_values_and_gradients_are_the_references(
+    lengths: tuple[int, ...], kv_heads: int, causal: bool, pieces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`in pieces`: scores of one sequence's heads at a time, and of a few positions."""
+    if pieces:
+        monkeypatch.setattr("training.attention.TILE", 1)
+        monkeypatch.setattr("training.attention.BLOCK", 4)
     torch.manual_seed(0)
     total, packing = sum(lengths), Packing(lengths)
     inputs = [torch.randn(total, heads, 8, dtype=torch.float64) for heads in (4, kv_heads, kv_heads)]
@@ -44,3 +51,17 @@ def test_neighbours_do_not_matter() -> None:
     together = attention.varlen(q, k, v, Packing(lengths)).split(lengths)
     for part, *own in zip(together, *(x.split(lengths) for x in (q, k, v)), strict=True):
         torch.testing.assert_close(part, attention.varlen(*own, Packing((len(part),))))
+
+
+def test_it_trains_after_it_was_used_without_gradients() -> None:
+    """What it keeps for a moment may have been made then."""
+    attention, packing = MatmulAttention(), Packing((4, 2))
+    x = torch.randn(6, 2, 16)
+    with torch.inference_mode():
+        expected = attention.varlen(x, x, x, packing)
+    leaf = x.clone().requires_grad_()
+    out = attention.varlen(leaf, leaf, leaf, packing)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    assert leaf.grad is not None
+    assert leaf.grad.any()
