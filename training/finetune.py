@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
+from transformers import TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from pipeline.errors import MegrezError
@@ -57,7 +58,12 @@ def finetune(data: DataArguments, tuning: TuningArguments, training: FinetuneArg
 
 
 def train_on(
-    train: Dataset, held: Dataset | None, data: DataArguments, tuning: TuningArguments, training: FinetuneArguments
+    train: Dataset,
+    held: Dataset | None,
+    data: DataArguments,
+    tuning: TuningArguments,
+    training: FinetuneArguments,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, float]:
     """Trains on any datasets of Features, and saves."""
     model = OmniForTraining.from_pretrained(checkpoint_of(data), attention_for(training, data.attention))
@@ -84,7 +90,7 @@ def train_on(
         data_collator=collate,
         train_dataset=train,
         eval_dataset=held,
-        callbacks=[average] if average else None,
+        callbacks=[*callbacks, *([average] if average else [])],
         optimizers=(optimizer, None),
     )
     trainer.average = average

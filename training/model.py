@@ -49,6 +49,7 @@ class OmniForTraining(nn.Module):
     """State names are the released tensor names: `llm.…`, `vision.…`, `audio.…`."""
 
     accepts_loss_kwargs = True  # transformers' Trainer then gives num_items_in_batch
+    noise = 1.0  # in training, how far off sketches are, as a share of how far off encoders' embeds are
 
     def __init__(self, model_config: ModelConfig, llm: DecoderModel, vision: VisionModel, audio: AudioModel) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class OmniForTraining(nn.Module):
             others = total[says]
             others = others[torch.randint(len(others), (n,), device=total.device)]
             far = far + MISREAD * torch.where(said, share, share**4) * others
-        return total * (LOUDNESS[0] + (LOUDNESS[1] - LOUDNESS[0]) * loudness) + far
+        return torch.lerp(total, total * (LOUDNESS[0] + (LOUDNESS[1] - LOUDNESS[0]) * loudness) + far, self.noise)
 
     def activation_checkpointing_enable(
         self,

@@ -14,6 +14,8 @@ import hashlib
 import logging
 import signal
 import sys
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch.utils.data import ConcatDataset, Dataset
+from transformers import TrainerCallback, TrainerState
 
 from pipeline.errors import MegrezError
 
@@ -29,6 +32,7 @@ from .default_model import write_initial
 from .features import Features, Featuriser
 from .finetune import train_on
 from .hardware import keep_memory
+from .model import OmniForTraining
 from .processes import locked, run_together
 from .saving import save_released, write_whole
 from .synthetic.world import World
@@ -162,7 +166,7 @@ def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> 
     tuning = TuningArguments(tune_embeddings=False, **switches)
     data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
     lessons = _lessons(stage, training.per_device_train_batch_size, seed, Featuriser.from_pretrained(start))
-    train_on(lessons, None, data, tuning, training)
+    train_on(lessons, None, data, tuning, training, [SketchNoise(stage["lessons"])])
 
 
 def steps_of(stage: dict[str, Any]) -> int:
@@ -175,6 +179,18 @@ def _lessons(stage: dict[str, Any], batch: int, seed: int, featurise: Featuriser
         World(lesson["tasks"], lesson["steps"] * batch, f"{seed} {number}", featurise)
         for number, lesson in enumerate(stage["lessons"])
     )
+
+
+class SketchNoise(TrainerCallback):
+    """Each lesson's `noise` of sketches: what is learnt first is learnt late, or not at all, from noisy ones."""
+
+    def __init__(self, lessons: list[dict[str, Any]]) -> None:
+        self.ends = list(accumulate(lesson["steps"] for lesson in lessons))
+        self.noise = [lesson.get("noise", 1.0) for lesson in lessons]
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        model: OmniForTraining = kwargs["model"]
+        model.noise = self.noise[bisect_right(self.ends, state.global_step)]
 
 
 def main() -> None:

@@ -94,19 +94,20 @@ def test_a_few_steps_of_every_stage_make_a_checkpoint_that_answers(tmp_path: Pat
 
 
 def test_lessons_are_taken_in_their_order(mini_initial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each to its end, before the next begins."""
-    taught: list[str] = []
+    """Each to its end, before the next begins; its sketches as noisy as it says, else as encoders are."""
+    taught: list[tuple[str, float]] = []
 
     def watch(self: OmniTrainer, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        taught.append("speech" if tokenizer.special("audio_start") in inputs["input_ids"] else "sum")
+        task = "speech" if tokenizer.special("audio_start") in inputs["input_ids"] else "sum"
+        taught.append((task, model.noise))
         return torch.zeros(())
 
     tokenizer = Tokenizer(mini_initial)
     monkeypatch.setattr(OmniTrainer, "training_step", watch)
     stage = yaml.safe_load(recipe(tmp_path / "recipe.yaml").read_text())["apart"][0]["language"]
-    stage["lessons"] = [{"steps": 3, "tasks": {"sketched speech": 1}}, {"steps": 2, "tasks": {"sum": 1}}]
+    stage["lessons"] = [{"steps": 3, "noise": 0.2, "tasks": {"sketched speech": 1}}, {"steps": 2, "tasks": {"sum": 1}}]
     train_stage(stage, mini_initial, tmp_path / "output", seed=0)
-    assert taught == ["speech"] * 3 + ["sum"] * 2
+    assert taught == [("speech", 0.2)] * 3 + [("sum", 1.0)] * 2
 
 
 @pytest.mark.parametrize("place", [("apart", 1, "language"), ("together", 0)])

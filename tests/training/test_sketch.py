@@ -53,7 +53,7 @@ def test_the_sum_of_the_embeddings_is_seen(model: OmniForTraining, featurise: Fe
     picture, sound = PictureSketch([[("a", "b")] * 16]), tone(300)
     batch = collate([featurise([user("x", picture, sound), assistant("a")]), featurise([user("y"), assistant("b")])])
     seen = {}
-    model.llm.hidden = lambda embeds, packing: seen.setdefault("embeds", embeds)
+    model.llm.hidden = lambda embeds, *_: seen.setdefault("embeds", embeds)
     model.hidden(batch["input_ids"], batch["lengths"], batch["media"])
     table = model.llm.weight
     (a,), (b,) = (featurise.tokenizer.encode(letter, allow_special=False) for letter in "ab")
@@ -73,6 +73,10 @@ def test_in_training_it_is_as_far_off_as_encoders_are(model: OmniForTraining) ->
     assert 0.6 < likeness[said].mean() < 0.8 < likeness[~said].mean() < 0.95
     assert 0.05 < likeness.std() < 0.2
     assert abs(noisy.norm(dim=-1).mean() / plain.norm(dim=-1).mean() - 1) < 0.2
+    model.noise = 0.2
+    assert torch.cosine_similarity(plain, model._sketched(tokens), -1)[said].mean() > 0.95
+    model.noise = 0.0
+    torch.testing.assert_close(model._sketched(tokens), plain)
 
 
 @pytest.mark.parametrize("token", [BLANK, 40])
