@@ -30,19 +30,25 @@ def locked(work: Path) -> Iterator[int]:
 
 
 def run_together(
-    commands: dict[str, list[str]], done: Callable[[str], None] = lambda name: None, lock: int | None = None
+    commands: dict[str, list[str]],
+    done: Callable[[str], None] = lambda name: None,
+    lock: int | None = None,
+    at_once: int | None = None,
 ) -> dict[str, int]:
-    """The exit codes of all; `done` is told who has ended well. When one fails, or this program is ended, those that
-    still run are terminated (-15). They hold the `lock`, an open file, too: where this program is killed, they live on.
+    """The exit codes of all that were started; `done` is told who has ended well. `at_once` run at most (all of them),
+    the others begin in their order as soon as one ends. When one fails, or this program is ended, those that still run
+    are terminated (-15). They hold the `lock`, an open file, too: where this program is killed, they live on.
     """
-    running: dict[str, subprocess.Popen[bytes]] = {}
-    codes: dict[str, int | None] = {}
+    waiting, running, codes = list(commands), dict[str, subprocess.Popen[bytes]](), dict[str, int | None]()
+    held = () if lock is None else (lock,)
     try:
-        for name, command in commands.items():
-            held = () if lock is None else (lock,)
-            running[name] = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, pass_fds=held)
-        codes = dict.fromkeys(running)
-        while None in codes.values() and not any(codes.values()):
+        while (waiting or None in codes.values()) and not any(codes.values()):
+            while waiting and list(codes.values()).count(None) < (at_once or len(commands)):
+                name = waiting.pop(0)
+                running[name] = subprocess.Popen(
+                    commands[name], env=os.environ | {"OMP_NUM_THREADS": "1"}, pass_fds=held
+                )
+                codes[name] = None
             time.sleep(POLL_SECONDS)
             for name in [name for name, code in codes.items() if code is None]:
                 codes[name] = running[name].poll()

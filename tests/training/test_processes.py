@@ -27,6 +27,25 @@ def test_parts_that_end_well_are_waited_for() -> None:
     assert run_together({str(n): python(f"import time; time.sleep({n})") for n in (0, 1)}) == {"0": 0, "1": 0}
 
 
+def test_no_more_run_than_may_at_once(tmp_path: Path) -> None:
+    """The others in their order, each as soon as one has ended; none when one has failed."""
+    code = f"""
+import pathlib, sys, time
+here = pathlib.Path({str(tmp_path)!r})
+(here / sys.argv[1]).touch()
+time.sleep(0.5)
+beside = list(here.iterdir())
+(here / sys.argv[1]).unlink()
+with open({str(tmp_path)!r} + ".log", "a") as log:
+    print(sys.argv[1], "beside", len(beside) - 1, file=log)
+sys.exit(int(sys.argv[2]))
+"""
+    parts = {name: [*python(code), name, "3" if name == "c" else "0"] for name in "abcd"}
+    assert run_together({name: parts[name] for name in "ab"}, at_once=1) == {"a": 0, "b": 0}
+    assert Path(f"{tmp_path}.log").read_text() == "a beside 0\nb beside 0\n"
+    assert run_together({name: parts[name] for name in "acd"}, at_once=1) == {"a": 0, "c": 3}
+
+
 def test_what_ends_well_is_done_though_others_fail(tmp_path: Path) -> None:
     """And as soon as it ends."""
     wait = f"import os, sys, time\nwhile not os.path.exists({str(tmp_path / 'ends')!r}): time.sleep(0.05)\nsys.exit(3)"
