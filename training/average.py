@@ -31,7 +31,8 @@ class ExponentialAverage(TrainerCallback):
     ) -> None:
         file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / EMA_FILE
         if state.global_step and file.exists():
-            self.average = load_file(file, device=str(args.device))
+            # Not straight to the device: of several processes on CPUs each is on "cpu:0", which safetensors refuses.
+            self.average = {name: tensor.to(args.device) for name, tensor in load_file(file).items()}
         else:
             if state.global_step:
                 log.warning("%s is missing: the average of the weights begins anew", file)

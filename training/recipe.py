@@ -14,29 +14,20 @@ import hashlib
 import logging
 import signal
 import sys
-from bisect import bisect_right
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from safetensors.torch import load_file
-from torch.utils.data import ConcatDataset, Dataset
-from transformers import TrainerCallback, TrainerState
 
 from pipeline.errors import MegrezError
 
-from .arguments import DataArguments, FinetuneArguments, finish
 from .default_model import write_initial
-from .features import Features, Featuriser
-from .finetune import train_on
 from .hardware import cores, keep_memory
-from .model import OmniForTraining
 from .processes import locked, run_together
 from .saving import save_released, write_whole
-from .synthetic.world import World
-from .tuning import TuningArguments
+from .stage import processes_for, steps_of
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +41,7 @@ MADE_BY = (
 )
 """Beside `synthetic` and its texts: where examples, vocabulary and first weights come from, and what encoders learn."""
 
-LANGUAGE = "language"
+LANGUAGE, STAGE = "language", "stage"
 PREFIXES = {LANGUAGE: "llm.", "vision": "vision.", "audio": "audio."}
 
 
@@ -79,10 +70,9 @@ def _run(recipe: dict[str, Any], work: Path, lock: int) -> Path:
         current = _assemble(current, work / parts["name"])
     for number, stage in enumerate(recipe["together"], start=1):
         output = work / stage["name"]
-        before = _begin(output, stage | {"seed": seed + number}, before)
+        before = _begin(output, {"seed": seed + number, STAGE: stage}, before)
         if not (output / DONE).exists():
-            log.info("stage %s: %d steps", output.name, steps_of(stage))
-            train_stage(stage, current, output, seed + number)
+            _stage(stage, current, output, seed + number, lock)
             (output / DONE).touch()
         current = output
     return current
@@ -122,9 +112,7 @@ def _apart(number: int, recipe: dict[str, Any], start: Path, output: Path, befor
     commands: dict[str, list[str]] = {}
     for name in PREFIXES:
         if name == LANGUAGE:
-            begun_by = output / name / BEGUN  # not the recipe's file, which may be edited meanwhile
-            command = ["training.recipe", str(begun_by), "--language", str(recipe["seed"] + 10 * number)]
-            command += ["--start", str(start), "--work", str(output / name)]
+            command = _stage_command(LANGUAGE, start, output / name, recipe["seed"] + 10 * number)
         else:
             command = ["training.pretrain", name, str(start), str(output / name)]
             command += ["--seed", str(seed), *(["--again"] if number else [])]
@@ -151,47 +139,23 @@ def _assemble(start: Path, parts: Path) -> Path:
     return parts / "assembled"
 
 
-def train_stage(stage: dict[str, Any], start: Path, output: Path, seed: int) -> None:
-    """Lessons for the language model, and for the parts of the encoders that the stage `tunes`. The token embeddings
-    stay as they were drawn: the encoders learn to give them."""
-    options = {"output_dir": str(output), "use_cpu": not torch.cuda.is_available(), "seed": seed} | stage["training"]
-    options |= {"max_steps": steps_of(stage), "train_sampling_strategy": "sequential"}
-    data = DataArguments(
-        checkpoint=str(start),
-        save_dtype=stage.get("save_dtype", "float32"),
-        muon=True,
-        encoder_share=stage.get("encoder_share", 1.0),
-        ema_decay=stage["ema_decay"],
-    )
-    switches: dict[str, Any] = {f"tune_{part}": True for part in stage["tunes"]}
-    tuning = TuningArguments(tune_embeddings=False, **switches)
-    data, tuning, training = finish(data, tuning, FinetuneArguments(**options))
-    lessons = _lessons(stage, training.per_device_train_batch_size, seed, Featuriser.from_pretrained(start))
-    train_on(lessons, None, data, tuning, training, [SketchNoise(stage["lessons"])])
+def _stage(stage: dict[str, Any], start: Path, output: Path, seed: int, lock: int) -> None:
+    """In processes of its own, that share each batch."""
+    command = _stage_command(STAGE, start, output, seed)
+    if (count := processes_for(stage)) > 1:
+        command = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m", *command]
+    log.info("stage %s: %d steps, processes: %d", output.name, steps_of(stage), count)
+    codes = run_together({output.name: [sys.executable, "-m", *command]}, lock=lock)
+    if codes[output.name]:
+        raise SystemExit(f"training {output.name} failed; run the recipe again to go on")
 
 
-def steps_of(stage: dict[str, Any]) -> int:
-    return sum(lesson["steps"] for lesson in stage["lessons"])
-
-
-def _lessons(stage: dict[str, Any], batch: int, seed: int, featurise: Featuriser) -> Dataset[Features]:
-    """One after another: a mixture of tasks each, and how many steps it takes."""
-    return ConcatDataset(
-        World(lesson["tasks"], lesson["steps"] * batch, f"{seed} {number}", featurise)
-        for number, lesson in enumerate(stage["lessons"])
-    )
-
-
-class SketchNoise(TrainerCallback):
-    """Each lesson's `noise` of sketches: what is learnt first is learnt late, or not at all, from noisy ones."""
-
-    def __init__(self, lessons: list[dict[str, Any]]) -> None:
-        self.ends = list(accumulate(lesson["steps"] for lesson in lessons))
-        self.noise = [lesson.get("noise", 1.0) for lesson in lessons]
-
-    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        model: OmniForTraining = kwargs["model"]
-        model.noise = self.noise[bisect_right(self.ends, state.global_step)]
+def _stage_command(part: str, start: Path, output: Path, seed: int) -> list[str]:
+    """By the settings that `output` was begun with, not the recipe's file, which may be edited meanwhile."""
+    return [
+        "training.stage", str(output / BEGUN), part,
+        "--seed", str(seed), "--checkpoint", str(start), "--output", str(output),
+    ]  # fmt: skip
 
 
 def main() -> None:
@@ -199,15 +163,9 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--work", type=Path, default=Path("build/checkpoint"), help="stages, resumed from there")
     parser.add_argument("--output", type=Path, help="a directory that gets what was made, in bfloat16")
-    parser.add_argument("--language", type=int, metavar="SEED", help="RECIPE is of a part: the language model, apart")
-    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="with --language: where it begins")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     keep_memory()
-    if args.language is not None:
-        begun = yaml.safe_load(args.recipe.read_text("utf-8"))
-        train_stage(begun["settings"][LANGUAGE], args.start, args.work, args.language)
-        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the parts end with this program
     try:
         made = run(args.recipe, args.work)

@@ -16,7 +16,8 @@ from pipeline import Omni
 from pipeline.errors import MegrezError
 from pipeline.processing.tokenizer import Tokenizer
 from training.processes import locked
-from training.recipe import _begin, run, train_stage
+from training.recipe import _begin, run
+from training.stage import processes_for, train_stage
 from training.synthetic.world import example
 from training.trainer import OmniTrainer
 from training.tuning import part_of
@@ -43,6 +44,7 @@ def recipe(file: Path) -> Path:
     listening = stage("listening", media, 2, ["vision_proj", "audio_proj"], "float32") | {"encoder_share": 0.25}
     encoders = ["vision_encoder", "vision_proj", "audio_encoder", "audio_proj"]
     world = stage("world", media, 2, encoders, "bfloat16")
+    world["training"]["per_device_train_batch_size"] = 16  # two processes, where there are two cores
     parts = {"language": language, "vision": options, "audio": options}
     rounds = [{"name": "first", **parts}, {"name": "again", **parts}]
     file.write_text(yaml.safe_dump({"seed": 3, "apart": rounds, "together": [listening, world]}))
@@ -108,6 +110,16 @@ def test_lessons_are_taken_in_their_order(mini_initial: Path, tmp_path: Path, mo
     stage["lessons"] = [{"steps": 3, "noise": 0.2, "tasks": {"sketched speech": 1}}, {"steps": 2, "tasks": {"sum": 1}}]
     train_stage(stage, mini_initial, tmp_path / "output", seed=0)
     assert taught == [("speech", 0.2)] * 3 + [("sum", 1.0)] * 2
+
+
+@pytest.mark.parametrize(("batch", "cores", "expected"), [(32, 2, 2), (32, 3, 2), (24, 16, 3), (2, 2, 1), (16, 1, 1)])
+def test_a_stages_batch_is_shared_evenly(
+    batch: int, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces that are worth a process."""
+    monkeypatch.setattr("training.stage.cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert processes_for({"training": {"per_device_train_batch_size": batch}}) == expected
 
 
 @pytest.mark.parametrize("place", [("apart", 1, "language"), ("together", 0)])
