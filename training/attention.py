@@ -23,7 +23,7 @@ BLOCK = 64
 """Positions at a time of a causal sequence: what stands after the last of them is not computed."""
 
 MULTIPLE = 8
-"""Sequences of a group are padded to one, of positions."""
+"""The sequences of a group are padded to a multiple of so many positions."""
 
 
 class Scratch(threading.local):
