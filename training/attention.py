@@ -160,9 +160,8 @@ class _Attention(torch.autograd.Function):
         to_q, to_k, to_v = (grads[0].new_empty(each) for each in (shape, kv_shape, kv_shape))
         for group in _groups(ctx.lengths):
             q, k, v = (next(kept) for _ in range(3))
-            blocks = list(_blocks(q.shape[1], k.shape[1], ctx.causal))
-            grad = group.taken(grads[0], kv_shape[1])
-            found = _attend_backward(grad, q, k, v, [next(kept) for _ in blocks], ctx.causal)
+            blocks = [(next(kept), block, seen) for block, seen, _ in _blocks(q.shape[1], k.shape[1], ctx.causal)]
+            found = _attend_backward(group.taken(grads[0], kv_shape[1]), q, k, v, blocks)
             for each, into in zip(found, (to_q, to_k, to_v), strict=True):
                 group.put(each, into)
         return to_q, to_k, to_v, None, None
@@ -206,14 +205,13 @@ def _attend_backward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    kept: list[torch.Tensor],
-    causal: bool,
+    blocks: list[tuple[torch.Tensor, slice, int]],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """grad like q -> gradients of q, k and v."""
-    n, rows, d = q.shape
+    """grad like q -> gradients of q, k and v; of each block its weights, its rows and how many columns they look at."""
+    n, _, d = q.shape
     dtype, exact = q.dtype, torch.promote_types(q.dtype, torch.float32)
     to_q, to_k, to_v = (scratch(f"to {i}", exact, *x.shape).zero_() for i, x in enumerate((q, k, v)))
-    for weights, (block, seen, _) in zip(kept, _blocks(rows, k.shape[1], causal), strict=True):
+    for weights, block, seen in blocks:
         for tile in _tiles(n, block.stop - block.start, seen):
             own, here = weights[tile], grad[tile, block]
             towards, scores = (scratch(name, dtype, *own.shape) for name in ("towards", "gradients of scores"))

@@ -2,9 +2,10 @@
 
     python -m training.recipe training/configs/default_checkpoint.yaml
 
-First, each part apart, at the same time: the language model from text and from pictures and recordings that are
-told in words (`sketch`), the encoders to tell the same of real ones (`pretrain`); in rounds, that start from each
-other. Then together, by `training.finetune`'s own means. What is finished is skipped, what was broken off goes on.
+First, each part apart, as many at once as there are cores: the language model from text and from pictures and
+recordings that are told in words (`sketch`), the encoders to tell the same of real ones (`pretrain`); in rounds, that
+start from each other. Then together, by `training.finetune`'s own means. What is finished is skipped, what was broken
+off goes on.
 """
 
 from __future__ import annotations

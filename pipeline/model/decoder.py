@@ -184,9 +184,9 @@ class DecoderModel(nn.Module):
         positions `wanted`, int64 [N], alone: the last layer then computes little else."""
         positions = torch.cat([torch.arange(n, device=embeds.device) for n in packing.lengths])
         rope = self._rope(positions, embeds.dtype)
+        attend = partial(self.attention.varlen, packing=packing, causal=True)
         x, last = embeds, self.model.layers[-1]
         for layer in self.model.layers:
-            attend = partial(self.attention.varlen, packing=packing, causal=True)
             x = layer(x, rope, attend, wanted if layer is last else None)
         return self.model.norm(x)
 
