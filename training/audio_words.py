@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pipeline.processing.audio import log_mel
 from pipeline.processing.tokenizer import Tokenizer
 
+from .last_layer import least_squares, outputs_of
 from .model import OmniForTraining
 from .synthetic.example import Language, Split
 from .synthetic.generated import Generated
@@ -49,6 +51,19 @@ class AudioWords(nn.Module):
 
     def prepare(self, seed: int) -> None:
         """Nothing to fit beforehand."""
+
+    @torch.no_grad()
+    def fit_last_layer(self, data: Generated) -> None:
+        """The projection that brings embeds nearest to those of the words that they are taken for."""
+        encoder, kept = self.audio.audio, []
+        for mel, _ in data:
+            with outputs_of(encoder.ln_post) as given:
+                chances = self.head(self.embeds([torch.from_numpy(mel)])[0]).softmax(-1)
+            inputs = F.pad(given[0], (0, 1), value=1.0)  # for the bias
+            kept.append((inputs, chances @ self.head.table, (chances[:, 0] < 0.5).long()))
+        matrix = least_squares(*(torch.cat(each) for each in zip(*kept, strict=True)))
+        encoder.proj.weight.copy_(matrix[:-1].T)
+        encoder.proj.bias.copy_(matrix[-1])
 
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> tuple[np.ndarray, list[int]]:
         language: Language = "en" if rng.random() < (ENGLISH if split == "train" else 0.5) else "zh"

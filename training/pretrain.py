@@ -3,7 +3,8 @@
     python -m training.pretrain audio CHECKPOINT OUTPUT [--steps N]
 
 `audio`: CTC on the words of spoken phrases (Graves et al., 2006). `vision`: what and which colour
-each patch shows. The decoder's loss alone teaches an encoder much more slowly.
+each patch shows. The decoder's loss alone teaches an encoder much more slowly. In the end the last layer is fitted to
+what the decoder has been taught to read (`last_layer`).
 OUTPUT gets the encoder's tensors under their released names; a run that was broken off goes on.
 """
 
@@ -41,9 +42,11 @@ def pretrain(
     seed: int,
     workers: int,
     held_out: int,
+    fitted: int,
     again: bool = False,
 ) -> dict[str, float]:
-    """Trains, scores on `held_out` examples, writes `output/model.safetensors`; the scores.
+    """Trains, scores on `held_out` examples, fits the last layer to `fitted` ones, writes `output/model.safetensors`;
+    the scores.
 
     `again`: the checkpoint's encoder is trained already, and gets the hardest examples from the first step on.
     """
@@ -80,6 +83,7 @@ def pretrain(
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     model.eval()
     scores = model.score(Generated(model.draw, held_out, seed, "test"))
+    model.fit_last_layer(Generated(model.draw, fitted, seed, "train", easiest=1.0))
     tensors = {name: t.contiguous() for name, t in model.state_dict().items() if name.startswith(f"{task}.")}
     save_file(tensors, output / "model.safetensors", metadata={"format": "pt"})
     return scores
@@ -96,6 +100,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--held-out", type=int, default=300)
+    parser.add_argument("--fitted", type=int, default=1000, help="examples that the last layer is fitted to")
     parser.add_argument("--again", action="store_true", help="an encoder that is trained already: no easy examples")
     args = parser.parse_args()
     keep_memory()

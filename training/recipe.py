@@ -38,7 +38,8 @@ BEGUN, DONE = "begun.yaml", "DONE"
 MADE_BY = (
     *("corpus.py", "tokenizer.py", "default_model.py", "features.py"),
     *("initialise.py", "initialise_tokens.py", "initialise_decoder.py"),
-    *("sketch.py", "pretrain.py", "token_head.py", "audio_words.py", "vision_words.py", "vision_labels.py"),
+    *("sketch.py", "pretrain.py", "token_head.py", "last_layer.py", "audio_words.py"),
+    *("vision_words.py", "vision_pictures.py", "vision_labels.py"),
 )
 """Beside `synthetic` and its texts: where examples, vocabulary and first weights come from, and what encoders learn."""
 

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import nn
 
-from pipeline.model.vision import PatchedSlice
-from pipeline.processing.image import patchify, slice_image
 from pipeline.processing.tokenizer import Tokenizer
 
+from .last_layer import least_squares, outputs_of
 from .model import IGNORED, OmniForTraining
-from .sketch import Words
-from .synthetic.dense import COLOURS, WHAT, dense_example
-from .synthetic.example import Language, Split
+from .synthetic.dense import COLOURS, WHAT
+from .synthetic.example import Split
 from .synthetic.generated import Generated
-from .synthetic.lettering import Span, print_line, random_text
-from .synthetic.page import random_page
-from .synthetic.scene import draw, random_scene
-from .synthetic.sketching import thing_words
 from .token_head import NEARNESS, TokenHead, best_path, token_ids
 from .vision_labels import UNITS, letters, place_labels
+from .vision_pictures import Picture, draw_picture
 from .whitening import whiten_patches
 
 WHITENING_PICTURES = 300
 EMPTY_WEIGHT = 0.2
 """Weight in the loss of a patch that shows nothing; about half of them do."""
-
-EMBEDS_FROM = 0.4
-"""The difficulty from which embeds learn scenes and lines of print. Before, features tell too little: the losses of
-embeds only made noise, and letters did not appear."""
-
-SCENES = 0.45  # of the pictures that are no labelled patches
-PAGES = 0.2  # of the lines
-
-
-@dataclass
-class Picture:
-    """One slice, and one of: a class and a colour a patch; the words that the places of a scene tell; a line of print
-    and where its letters stand."""
-
-    piece: PatchedSlice
-    patches: tuple[np.ndarray, np.ndarray] | None = None
-    scene: dict[int, Words] | None = None
-    line: str = ""
-    spans: list[Span] = field(default_factory=list)
 
 
 class VisionWords(nn.Module):
@@ -93,18 +67,21 @@ class VisionWords(nn.Module):
         return {"loss": loss}
 
     def _places(self, embeds: torch.Tensor, places: dict[str, torch.Tensor]) -> torch.Tensor:
-        """embeds [places, D], of each head its words int64 [places]. What they are wanted to be, where that is known,
-        is the sum of all heads' words, or the blank."""
-        loss, wanted = embeds.new_zeros((), dtype=torch.float32), torch.zeros(len(embeds), embeds.shape[-1])
+        """embeds [places, D], of each head its words int64 [places]."""
+        loss = embeds.new_zeros((), dtype=torch.float32)
         for name, words in places.items():
-            head = self.heads[name]
-            loss = loss + F.cross_entropy(head(embeds), words, ignore_index=IGNORED, reduction="sum")
-            wanted = wanted + head.table[words.clamp(min=0)] * (words > 0)[:, None]
+            loss = loss + F.cross_entropy(self.heads[name](embeds), words, ignore_index=IGNORED, reduction="sum")
         what = places["what"]
-        wanted[what == 0] = self.heads["what"].table[0]
         known = what != IGNORED
-        distance = self.heads["what"].distance(embeds[known], wanted[known], what[known] > 0)
+        distance = self.heads["what"].distance(embeds[known], self.wanted(places)[known], what[known] > 0)
         return loss / (what > 0).sum() + NEARNESS * distance
+
+    def wanted(self, places: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the embeds of places are wanted to be, [places, D]: the sum of all heads' words, or the blank."""
+        said = [self.heads[name].table[words.clamp(min=0)] * (words > 0)[:, None] for name, words in places.items()]
+        wanted = torch.stack(said).sum(0)
+        wanted[places["what"] == 0] = self.heads["what"].table[0]
+        return wanted
 
     def features(self, patches: torch.Tensor, shapes: list[tuple[int, int]]) -> torch.Tensor:
         return self.vision.vpm(patches, shapes, lambda: None)
@@ -116,31 +93,25 @@ class VisionWords(nn.Module):
         assert embedding.bias is not None
         whiten_patches(embedding.weight, embedding.bias, torch.cat(seen))
 
+    @torch.no_grad()
+    def fit_last_layer(self, data: Generated) -> None:
+        """The projection that brings embeds nearest to what they are wanted to be, where that is known."""
+        resampler, kept = self.vision.resampler, []
+        for item in data:
+            if item.patches is not None:
+                continue
+            batch, shapes = self.collate([item]), [(item.piece.rows, item.piece.columns)]
+            with outputs_of(resampler.ln_post) as given:
+                resampler(self.features(batch["patches"], shapes), shapes)
+            places = {name: each[0] for name, each in batch["places"].items()}
+            known = places["what"] != IGNORED
+            groups = (places["what"] > 0).long() + 2 * bool(item.line)
+            kept.append((given[0][0][known], self.wanted(places)[known], groups[known]))
+        inputs, wanted, groups = (torch.cat(each) for each in zip(*kept, strict=True))
+        resampler.proj.copy_(least_squares(inputs, wanted, groups))
+
     def draw(self, rng: random.Random, split: Split, difficulty: float) -> Picture:
-        """Labelled patches alone at first, a tenth of them in the end."""
-        if rng.random() < 1 - 0.9 * (difficulty - EMBEDS_FROM) / (1 - EMBEDS_FROM):
-            picture, what, colour = dense_example(rng, split, difficulty)
-            return Picture(self._piece(picture), (what, colour))
-        if rng.random() < SCENES:
-            scene = random_scene(rng)
-            return Picture(self._whole(draw(scene)), scene=thing_words(scene))
-        language: Language = "en" if rng.random() < 0.5 else "zh"
-        if rng.random() < PAGES:
-            page = random_page(rng, language, split)
-            row = rng.randrange(len(page.cells))
-            column = rng.randrange(len(page.cells[0]))
-            piece = slice_image(page.picture, self.processor).slices[1 + row * len(page.cells[0]) + column]
-            return Picture(self._piece(piece), line=page.cells[row][column], spans=page.spans[row][column])
-        text = random_text(rng, language, split, 8 if language == "en" else 6)
-        picture, spans = print_line(rng, text, language, split)
-        return Picture(self._whole(picture), line=text, spans=spans)
-
-    def _whole(self, picture: Image.Image) -> PatchedSlice:
-        return self._piece(slice_image(picture, self.processor).slices[0])
-
-    def _piece(self, picture: Image.Image) -> PatchedSlice:
-        patches, rows, columns = patchify(picture, self.processor.patch_size)
-        return PatchedSlice(torch.from_numpy(patches), rows, columns)
+        return draw_picture(rng, split, difficulty, self.processor)
 
     @staticmethod
     def collate(batch: list[Picture]) -> dict[str, Any]:

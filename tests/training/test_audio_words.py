@@ -33,6 +33,21 @@ def test_the_words_of_a_phrase_are_learnt(mini_initial: Path) -> None:
     assert task.score([(mel, [*target, 1])]) == {"phrases right": 0.0}
 
 
+def test_the_last_layer_is_fitted_to_the_words_that_are_heard(mini_initial: Path) -> None:
+    torch.manual_seed(0)
+    task = AudioWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
+    items = [task.draw(random.Random(seed), "train", 1.0) for seed in range(20)]
+
+    @torch.inference_mode()
+    def embeds() -> torch.Tensor:
+        return torch.cat(task.embeds([torch.from_numpy(mel) for mel, _ in items]))
+
+    first = embeds()
+    wanted = task.head(first).softmax(-1) @ task.head.table
+    task.fit_last_layer(items)
+    assert (embeds() - wanted).square().mean() < 0.5 * (first - wanted).square().mean()
+
+
 def test_mels_are_masked_in_training_alone(mini_initial: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, masked = AudioWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial)), []
     monkeypatch.setattr(training.audio_words, "mask_mel", lambda rng, mel: masked.append(1) or mel)

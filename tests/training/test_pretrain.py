@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from training import pretrain as module
+from training.synthetic.generated import Generated
 from training.vision_words import VisionWords
 
 from .synthetic.needs_fonts import needs_fonts
@@ -21,6 +22,7 @@ def test_trained_again(
     again: bool, difficulties: list[float], mini_initial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[float] = []
+    prepared: list[int] = []
     fitted: list[int] = []
 
     class Watched(VisionWords):
@@ -30,13 +32,28 @@ def test_trained_again(
             return super().draw(rng, split, difficulty)
 
         def prepare(self, seed: int) -> None:
-            fitted.append(seed)
+            prepared.append(seed)
+
+        def fit_last_layer(self, data: Generated) -> None:
+            fitted.append(len(data))
+            super().fit_last_layer(data)
 
     monkeypatch.setitem(module.TASKS, "vision", Watched)
     scores = module.pretrain(
-        "vision", mini_initial, tmp_path, steps=2, batch=2, rate=1e-3, seed=5, workers=0, held_out=2, again=again
+        "vision",
+        mini_initial,
+        tmp_path,
+        steps=2,
+        batch=2,
+        rate=1e-3,
+        seed=5,
+        workers=0,
+        held_out=2,
+        fitted=9,
+        again=again,
     )
     assert scores
-    assert given == difficulties
-    assert fitted == ([] if again else [5])
+    assert given == difficulties + [1.0] * 9
+    assert prepared == ([] if again else [5])
+    assert fitted == [9]
     assert (tmp_path / "model.safetensors").exists()

@@ -38,7 +38,7 @@ def recipe(file: Path) -> Path:
             "save_dtype": dtype, "training": training,
         }  # fmt: skip
 
-    options = {"steps": 2, "batch": 2, "workers": 0, "held-out": 2}
+    options = {"steps": 2, "batch": 2, "workers": 0, "held-out": 2, "fitted": 8}
     media = {"spoken": 1.0}  # a picture and speech in every example
     language = stage("language", {"sum": 1.0, "sketched text": 1.0}, 2, [], "float32")
     listening = stage("listening", media, 2, ["vision_proj", "audio_proj"], "float32") | {"encoder_share": 0.25}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.processing.tokenizer import Tokenizer
-from training.model import OmniForTraining
+from training.model import IGNORED, OmniForTraining
 from training.muon import MuonAdamW
 from training.synthetic.dense import COLOURS, WHAT
 from training.vision_words import (
@@ -81,3 +81,25 @@ def test_before_their_time_embeds_learn_nothing(mini_initial: Path) -> None:
         gradient = task.vision.resampler.kv_proj.weight.grad
         assert (gradient is not None and bool(gradient.any())) == learns
         assert task.what.weight.grad.any()
+
+
+@needs_fonts
+def test_the_last_layer_is_fitted_to_what_embeds_are_wanted_to_be(mini_initial: Path) -> None:
+    task = VisionWords(OmniForTraining.from_pretrained(mini_initial), Tokenizer(mini_initial))
+    items = [task.draw(random.Random(seed), "train", 1.0) for seed in range(40)]
+    told = [item for item in items if item.patches is None]
+    assert {bool(item.line) for item in told} == {False, True}
+
+    @torch.inference_mode()
+    def apart() -> float:
+        squares = []
+        for item in told:
+            batch, shapes = task.collate([item]), [(item.piece.rows, item.piece.columns)]
+            places = {name: each[0] for name, each in batch["places"].items()}
+            embeds = task.vision.resampler(task.features(batch["patches"], shapes), shapes)[0]
+            squares.append((embeds - task.wanted(places)).square()[places["what"] != IGNORED])
+        return float(torch.cat(squares).mean())
+
+    before = apart()
+    task.fit_last_layer(items)
+    assert apart() < 0.5 * before
