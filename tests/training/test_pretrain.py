@@ -39,19 +39,8 @@ def test_trained_again(
             super().fit_last_layer(data)
 
     monkeypatch.setitem(module.TASKS, "vision", Watched)
-    scores = module.pretrain(
-        "vision",
-        mini_initial,
-        tmp_path,
-        steps=2,
-        batch=2,
-        rate=1e-3,
-        seed=5,
-        workers=0,
-        held_out=2,
-        fitted=9,
-        again=again,
-    )
+    counts = {"steps": 2, "batch": 2, "workers": 0, "held_out": 2, "fitted": 9}
+    scores = module.pretrain("vision", mini_initial, tmp_path, **counts, rate=1e-3, seed=5, again=again)
     assert scores
     assert given == difficulties + [1.0] * 9
     assert prepared == ([] if again else [5])
